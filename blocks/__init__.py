@@ -1,0 +1,1 @@
+"""The outside world, stored and edited as Prefect blocks. Knows no batches."""

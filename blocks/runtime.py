@@ -1,0 +1,152 @@
+"""Where containers run: the interface, and the values that cross it. No Prefect, no Docker.
+
+A runtime's life in one workspace:
+
+1. ``resolve_image`` turns a reference into what will run: once per reference and run.
+2. ``open_room`` makes the place that the steps of one workspace share (network namespace, volumes); closed in any case.
+3. ``room.run`` starts one container, copies its streams apart, waits, and removes it, whatever happens.
+
+A container's exit code is a value. Only trouble of the runtime itself is an exception: ``RuntimeUnavailable`` and
+``ImageUnavailable`` are worth another try, ``ImageRefused`` and ``ContainerRefused`` are not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Event
+from typing import BinaryIO, Literal, Protocol
+
+
+class RuntimeTrouble(Exception):
+    """The runtime could not do what was asked. ``temporary`` says whether another try may work."""
+
+    temporary = True
+
+
+class RuntimeUnavailable(RuntimeTrouble):
+    """The engine does not answer, was restarted, or failed by itself (a full disk among them)."""
+
+
+class ImageUnavailable(RuntimeTrouble):
+    """The image could not be pulled now: registry down, rate limit, network."""
+
+
+class ImageRefused(RuntimeTrouble):
+    """The image does not exist, its reference is malformed, its registry denies us, or it has no shell."""
+
+    temporary = False
+
+
+class ContainerRefused(RuntimeTrouble):
+    """The engine refuses the container as asked for (a bad mount target, a missing network)."""
+
+    temporary = False
+
+
+@dataclass(frozen=True)
+class Image:
+    """An image as it will run: ``reference`` as written, ``id`` for the engine, ``digest`` for records and cache keys."""
+
+    reference: str
+    id: str
+    digest: str
+    shell: str
+    """Absolute path of the shell inside: /bin/bash if it is there, else /bin/sh."""
+
+
+@dataclass(frozen=True)
+class ReadOnlyFile:
+    """A file or folder of the host that the container sees read-only at ``target`` (absolute)."""
+
+    source: Path
+    target: str
+
+
+@dataclass(frozen=True)
+class Layers:
+    """A workspace's content, bottom first: a pristine read-only tree, then one layer folder per step that ran.
+
+    A layer folder holds ``upper/`` (changed entries by path; may hold overlay whiteouts: character devices 0:0, and
+    folders with the xattr ``trusted.overlay.opaque=y``) and, where whiteouts cannot be made, ``deleted``: paths that the
+    layer removes from what is below it, each ended by a NUL. ``work/`` beside them is the runtime's own.
+    """
+
+    base: Path
+    layers: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True)
+class ContainerRun:
+    """One container to run. ``command`` replaces entrypoint and command of the image."""
+
+    image: Image
+    command: tuple[str, ...]
+    working_directory: str
+    """Absolute path inside the container, at or below ``/work``."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    files: tuple[ReadOnlyFile, ...] = ()
+    timeout_seconds: float | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """Beside the runtime's own: step, attempt."""
+
+
+@dataclass(frozen=True)
+class Exit:
+    """How a container ended. ``code`` is its exit code, also when it was killed."""
+
+    code: int
+    oom_killed: bool = False
+    timed_out: bool = False
+    cancelled: bool = False
+
+    @property
+    def ok(self) -> bool:
+        return self.code == 0 and not (self.oom_killed or self.timed_out or self.cancelled)
+
+
+WorkspaceMode = Literal["overlay", "copy"]
+
+
+class Room(Protocol):
+    """The place that the steps of one workspace share. Use as a context manager: leaving it removes all of it."""
+
+    def run(
+        self,
+        container: ContainerRun,
+        layers: Layers,
+        layer: Path,
+        *,
+        stdout: BinaryIO,
+        stderr: BinaryIO,
+        cancel: Event,
+    ) -> Exit:
+        """Run one container on ``layers`` mounted at /work; leave what it changed as a new layer in the folder ``layer``.
+
+        ``layer`` exists and is empty, or holds the remains of an earlier attempt, which are removed first.
+        ``stdout`` and ``stderr`` receive the container's streams byte for byte. ``cancel`` set: the container is
+        killed and removed within seconds, and the exit says ``cancelled``.
+        """
+        ...
+
+
+class Runtime(Protocol):
+    """Where containers run."""
+
+    def resolve_image(self, reference: str) -> Image:
+        """Find, or pull as the pull policy says, and probe for a shell. Remembered per reference."""
+        ...
+
+    def workspace_mode(self, folder: Path) -> tuple[WorkspaceMode, str]:
+        """How workspaces under ``folder`` will be made, and why: overlay where the engine can, else copy."""
+        ...
+
+    def open_room(self, name: str, labels: Mapping[str, str], *, folder: Path, steps: int) -> AbstractContextManager[Room]:
+        """Make the place for one workspace of about ``steps`` steps to run; ``folder`` is the workspace's own on the host."""
+        ...
+
+    def fingerprint(self) -> Mapping[str, str]:
+        """The settings that can change a step's result (user, network): part of the cache key."""
+        ...

@@ -1,0 +1,1 @@
+"""The batch change as data and rules. Pure: no Prefect, Docker, git or network."""
