@@ -17,7 +17,9 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
-from typing import BinaryIO, Literal, Protocol
+from typing import Literal, Protocol
+
+from blocks.store import Sink
 
 
 class RuntimeTrouble(Exception):
@@ -119,8 +121,8 @@ class Room(Protocol):
         layers: Layers,
         layer: Path,
         *,
-        stdout: BinaryIO,
-        stderr: BinaryIO,
+        stdout: Sink,
+        stderr: Sink,
         cancel: Event,
     ) -> Exit:
         """Run one container on ``layers`` mounted at /work; leave what it changed as a new layer in the folder ``layer``.

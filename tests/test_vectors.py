@@ -34,7 +34,7 @@ def _cases() -> Iterator[Any]:
 
 
 @pytest.mark.vectors
-@pytest.mark.parametrize(("name", "vector"), _cases())
+@pytest.mark.parametrize(("name", "vector"), tuple(_cases()))
 def test_vector(name: str, vector: dict[str, Any]) -> None:
     """The expectation follows upstream, or our decision where we decided otherwise."""
     _adapter(name)(vector["input"], vector["expect"], VECTORS)

@@ -1,0 +1,143 @@
+"""The connection to a container engine, and what its errors mean: worth another try or not."""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import docker
+import requests
+import urllib3
+from docker.errors import APIError, DockerException
+from docker.tls import TLSConfig
+
+from blocks.runtime import ContainerRefused, ImageUnavailable, RuntimeTrouble, RuntimeUnavailable
+
+log = logging.getLogger(__name__)
+
+ENGINE_ERRORS = (DockerException, requests.RequestException, urllib3.exceptions.HTTPError, OSError)
+"""What docker-py lets through when an engine answers badly or not at all."""
+
+_TIMEOUT_SECONDS = 180
+"""For a single answer: a loaded engine takes minutes to make a container."""
+
+_CONNECTIONS = 128
+_REMOVAL_TRIES = 6
+
+
+class Engine:
+    """One container engine. Safe for many threads."""
+
+    def __init__(self, host: str | None, tls_folder: str | None = None) -> None:
+        """``host`` None: what DOCKER_HOST and its companions say, else the default socket. Raises RuntimeUnavailable."""
+        settings = docker.utils.kwargs_from_env() if host is None else {"base_url": host, "tls": _tls(tls_folder)}
+        self.address = str(settings.get("base_url") or "the default socket")
+        with self.trouble("cannot connect"):
+            self.api = docker.APIClient(
+                **settings,
+                version="auto",
+                timeout=_TIMEOUT_SECONDS,
+                max_pool_size=_CONNECTIONS,
+                use_ssh_client=self.address.startswith("ssh://"),
+            )
+        self._background = ThreadPoolExecutor(max_workers=4, thread_name_prefix="docker-removal")
+        # Blocks have no end of life: the connections go when nobody holds the engine any more.
+        weakref.finalize(self, self.api.close)
+
+    @contextmanager
+    def trouble(self, doing: str) -> Iterator[None]:
+        """Turn the errors of docker-py into RuntimeTrouble; ``doing`` begins the message."""
+        try:
+            yield
+        except ENGINE_ERRORS as error:
+            raise translated(error, doing, self.address) from error
+
+    @cached_property
+    def platform(self) -> str:
+        """Operating system and architecture, such as linux/amd64. Raises RuntimeUnavailable."""
+        with self.trouble("cannot ask for its version"):
+            version = self.api.version()
+        return f"{version.get('Os', 'linux')}/{version.get('Arch', '')}"
+
+    def info(self) -> dict[str, Any]:
+        """What the engine says of itself. Raises RuntimeUnavailable."""
+        with self.trouble("cannot ask about the engine"):
+            answer: dict[str, Any] = self.api.info()
+        return answer
+
+    def remove_later(self, *, container: str | None = None, volume: str | None = None) -> Future[None]:
+        """Remove a container, then a volume, by another thread. Never raises: the reaper takes what stays."""
+        return self._background.submit(self.remove, container=container, volume=volume)
+
+    def remove(self, *, container: str | None = None, volume: str | None = None) -> None:
+        """Remove a running or stopped container, then a volume. Never raises: the reaper takes what stays."""
+        if container is not None:
+            _insist(f"container {container}", lambda: self.api.remove_container(container, v=True, force=True))
+        if volume is not None:
+            _insist(f"volume {volume}", lambda: self.api.remove_volume(volume, force=True))
+
+
+def translated(error: Exception, doing: str, address: str) -> RuntimeTrouble:
+    """What an error of docker-py means for a container."""
+    if not isinstance(error, APIError):
+        hint = "check that it runs and that DOCKER_HOST, or the block's docker_host, is right"
+        return RuntimeUnavailable(f"{doing}: the container engine at {address} does not answer ({error}); {hint}")
+    text, status = explanation(error), error.status_code or 500
+    for kind, pattern, hint in _MEANINGS:
+        if re.search(pattern, text, re.IGNORECASE):
+            return kind(f"{doing}: {text}{hint and f'; {hint}'}")
+    return (ContainerRefused if 400 <= status < 500 and status != 429 else RuntimeUnavailable)(f"{doing}: {text}")
+
+
+def explanation(error: APIError) -> str:
+    """The engine's own words."""
+    return str(error.explanation or error).strip()
+
+
+_MEANINGS: tuple[tuple[type[RuntimeTrouble], str, str], ...] = (
+    (RuntimeUnavailable, r"no space left on device|disk quota exceeded", "the engine's disk is full: free some space"),
+    (
+        RuntimeUnavailable,
+        r"could not find bridge",
+        "the engine lost its default bridge: restart it, or set network to none or to a network that exists",
+    ),
+    (ImageUnavailable, r"no such image", "it was removed from the engine after it had been found; it is pulled again"),
+    (ContainerRefused, r"argument list too long", "put long values into files"),
+    (ContainerRefused, r"storage-opt", "leave the disk limit out: the engine's storage driver cannot"),
+    (ContainerRefused, r"unable to find (user|group)", "set run_as to a user that the image has"),
+    (ContainerRefused, r"network \S+ not found|no such network", "make the network, or choose another one"),
+    (RuntimeUnavailable, r"no such container|non.running container|is not running|marked for removal|container state", ""),
+    (ContainerRefused, r"oci runtime.*(not a directory|no such file|not found|permission denied|invalid argument)", ""),
+)
+"""Text before status: engines and their versions give the same fault different numbers."""
+
+
+def _tls(folder: str | None) -> TLSConfig | bool:
+    if folder is None:
+        return False
+    files = Path(folder).expanduser()
+    return TLSConfig(
+        client_cert=(str(files / "cert.pem"), str(files / "key.pem")), ca_cert=str(files / "ca.pem"), verify=True
+    )
+
+
+def _insist(what: str, remove: Callable[[], object]) -> None:
+    for attempt in range(_REMOVAL_TRIES):
+        try:
+            remove()
+            return
+        except ENGINE_ERRORS as error:
+            if isinstance(error, APIError) and error.status_code == 404:
+                return
+            failure = error
+        # 409: the engine is removing it already, or the volume's container is not quite gone. Else: it is restarting.
+        time.sleep(0.1 * 2**attempt)
+    log.warning("%s could not be removed and is left to the reaper: %s", what, failure)

@@ -1,0 +1,201 @@
+"""The flow: a batch spec becomes changeset specs. Each stage of a workspace is a task; the rules live elsewhere."""
+
+from __future__ import annotations
+
+import contextvars
+import re
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
+
+from prefect import flow, runtime, task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State, TaskRun
+from prefect.logging import get_run_logger
+from prefect.states import Cancelled, Completed, Failed
+from prefect.tasks import Task, exponential_backoff
+
+from blocks.artifacts import LocalArtifacts
+from blocks.docker_runtime import DockerRuntime
+from blocks.repositories import RepositoryFolder, RepositoryList
+from blocks.s3_artifacts import S3Artifacts
+from blocks.secrets import StepSecrets
+
+from . import progress, settings, summaries
+from .batches.loading import load_spec
+from .batches.results import Failure, RunManifest, WorkspaceResult
+from .batches.steps import Outside
+from .execution import WorkspaceRun
+from .failures import is_temporary
+from .runs import BatchRun, Options, Surroundings, run_id_of
+
+DEFAULTS = Options()
+
+RETRIES = 3
+"""Of a stage that met a temporary error. A step's own failure is never repeated."""
+
+
+def _is_worth_another_try(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
+    error = state.result(raise_on_failure=False)
+    return isinstance(error, BaseException) and is_temporary(error)
+
+
+_STAGE: dict[str, Any] = {
+    "cache_policy": NO_CACHE,
+    "persist_result": False,
+    "retries": RETRIES,
+    "retry_delay_seconds": exponential_backoff(2),
+    "retry_jitter_factor": 0.5,
+    "retry_condition_fn": _is_worth_another_try,
+}
+"""Results are in the ledger and in the step cache: Prefect keeps none, and retries temporary errors only."""
+
+
+def _flow_run_name() -> str:
+    """The batch change's name, as far as the text has one."""
+    found = re.search(r"(?m)^name:[ \t]*(\S+)", runtime.flow_run.parameters.get("spec", ""))
+    return found[1].strip("\"'") if found else "batch-change"
+
+
+@flow(name="batch-change", flow_run_name=_flow_run_name, persist_result=False)
+def batch_change(
+    spec: str,
+    repositories: RepositoryFolder | RepositoryList,
+    engine: DockerRuntime,
+    artifacts: LocalArtifacts | S3Artifacts,
+    options: Options = DEFAULTS,
+    secrets: StepSecrets | None = None,
+    variables: dict[str, str] | None = None,
+    spec_folder: Path | None = None,
+) -> State[Any]:
+    """Run a batch spec on its repositories and build the changeset specs.
+
+    Args:
+        spec: The batch spec, as YAML text.
+        repositories: Where the repositories come from.
+        engine: The container engine that runs the steps.
+        artifacts: Where results are kept.
+        options: How to run it.
+        secrets: Values that steps may ask for by name; masked wherever people can read.
+        variables: Values that steps may ask for by name, and that are no secrets.
+        spec_folder: The folder, on the worker, that `mount` paths are looked up in.
+    """
+    change = load_spec(spec)
+    around = Surroundings(
+        repositories=repositories,
+        runtime=engine,
+        store=artifacts.store(),
+        home=settings.home(),
+        spec_folder=spec_folder,
+        outside=Outside.of(secrets=secrets.by_name() if secrets else {}, variables=variables or {}),
+    )
+    around.store.check()
+    run_id = run_id_of(change.name, str(runtime.flow_run.id))
+    with BatchRun(run_id, spec, change, options, around) as run:
+        find_workspaces(run)
+        run.begin()
+        run_workspaces(run)
+        manifest = finish(run)
+        summaries.publish(manifest, run.ledger)
+    progress.observer.get()(progress.RunEnded(manifest))
+    return _final_state(manifest)
+
+
+@task(name="find-workspaces", task_run_name="find workspaces", **_STAGE)
+def find_workspaces(run: BatchRun) -> State[Any]:
+    """Resolve `on` and `workspaces`."""
+    found = run.find_workspaces()
+    progress.observer.get()(progress.WorkspacesFound(len(found.workspaces)))
+    return Completed(message=f"{len(found.workspaces)} workspaces, {len(found.ignored)} ignored")
+
+
+def run_workspaces(run: BatchRun) -> None:
+    """Run every workspace, some at a time. One that fails leaves the others alone, unless ``fail_fast``."""
+    numbers = range(1, len(run.resolution.workspaces) + 1)
+    with ThreadPoolExecutor(run.options.workspaces_at_once, thread_name_prefix="workspace") as pool:
+        running = [pool.submit(contextvars.copy_context().run, run_workspace, run, number) for number in numbers]
+        try:
+            for future in as_completed(running):
+                if future.result().state == "failed" and run.options.fail_fast:
+                    run.cancel.set()
+        except BaseException:
+            run.cancel.set()  # the others end within seconds; the pool waits for them
+            raise
+
+
+def run_workspace(run: BatchRun, number: int) -> WorkspaceResult:
+    """One workspace: set-up, step by step, diff collection."""
+    notify = progress.observer.get()
+    if run.cancel.is_set():
+        result = run.leave_out(number)
+    else:
+        workspace = run.open_workspace(number, get_run_logger().info)
+        try:
+            result = _run_stages(run, number, workspace)
+        finally:
+            workspace.close()
+    notify(progress.WorkspaceEnded(number, result))
+    return result
+
+
+def _run_stages(run: BatchRun, number: int, workspace: WorkspaceRun) -> WorkspaceResult:
+    name, notify = workspace.workspace.title, progress.observer.get()
+    notify(progress.WorkspaceStage(number, workspace.workspace, "set-up"))
+    state = set_up(name, workspace, return_state=True)
+    if workspace.is_cached:
+        return run.collect(number, workspace)
+    for index, step in enumerate(run.spec.steps):
+        if not state.is_completed():
+            break
+        notify(progress.WorkspaceStage(number, workspace.workspace, f"step {index + 1}"))
+        state = run_step(name, index + 1, " ".join(step.container.split()), workspace, return_state=True)
+    failure = None if state.is_completed() else workspace.fail(state.result(raise_on_failure=False))
+    notify(progress.WorkspaceStage(number, workspace.workspace, "diff"))
+    return collect_diff(name, run, number, workspace, failure)
+
+
+@task(name="set-up", task_run_name="{workspace} · set-up", **_STAGE)
+def set_up(workspace: str, run: WorkspaceRun) -> State[Any]:
+    """Look up what the step cache has, and check the repository out if something is left to run."""
+    run.set_up()
+    if run.is_cached:
+        return Completed(name="Cached", message=f"{workspace}: nothing new, all results are in the store")
+    return Completed(message=f"{len(run.results)} steps need no container" if run.results else None)
+
+
+@task(name="step", task_run_name="{workspace} · step {number} · {image}", **_STAGE)
+def run_step(workspace: str, number: int, image: str, run: WorkspaceRun) -> State[Any]:
+    """Run one step's container, unless its condition is false or its result is known."""
+    result = run.run_step(number - 1)
+    if result.failure is not None:
+        return Failed(message=result.failure.message)
+    if result.state == "skipped":
+        return Completed(name="Skipped", message=result.skip_reason)
+    if result.index in run.cached:
+        return Completed(name="Cached", message=f"{workspace}: the result of the same step on the same inputs")
+    return Completed(message=f"{result.diffstat.files} files changed so far, {result.seconds:.1f} s")
+
+
+@task(name="diff", task_run_name="{workspace} · diff", **_STAGE)
+def collect_diff(
+    workspace: str, run: BatchRun, number: int, ended: WorkspaceRun, failure: Failure | None
+) -> WorkspaceResult:
+    """Build the changeset specs from the last step's diff, and keep the workspace's records."""
+    return run.collect(number, ended, failure)
+
+
+@task(name="changeset-specs", task_run_name="changeset specs", **_STAGE)
+def finish(run: BatchRun) -> RunManifest:
+    """Put the changeset specs of all workspaces together, and close the ledger."""
+    return run.finish()
+
+
+def _final_state(manifest: RunManifest) -> State[Any]:
+    """How the flow run ends. Prefect shows the message beside the state."""
+    message = manifest.headline
+    if manifest.state == "completed":
+        nothing_new = manifest.workspaces and not manifest.step_counts.executed
+        return Completed(message=f"nothing new: {message}" if nothing_new else message)
+    if manifest.state == "cancelled":
+        return Cancelled(message=message)
+    return Failed(message=f"{message}. {manifest.failure.message}" if manifest.failure else message)

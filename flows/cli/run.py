@@ -1,0 +1,161 @@
+"""`batchwright run`: a batch spec from the command line, as a flow run on a Prefect server."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.text import Text
+
+from .. import progress, settings
+from ..batches.errors import SpecError
+from ..batches.loading import load_spec
+from ..batches.results import RunManifest
+from ..batches.spec import BatchSpec
+from ..server import LocalServer, find_or_start
+from . import display, validate
+from .console import errors, output, print_json, read_text
+from .errors import FAILED
+from .export import export
+from .sources import AllowIgnored, Jobs, Only, Repositories, Store, artifact_store, repository_source
+
+if TYPE_CHECKING:
+    from ..ledger import Ledger
+
+HARMLESS = frozenset({"HOME", "USER", "LOGNAME", "SHELL", "PATH", "PWD", "LANG", "LC_ALL", "TERM", "TZ", "HOSTNAME"})
+"""Variables of the environment that are no secrets. All others that a step asks for by name are masked."""
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(run)
+
+
+def run(
+    spec: validate.SpecFile,
+    repositories: Repositories = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Also write the results there: changesets/, report.json.")
+    ] = None,
+    only: Only = "*",
+    jobs: Jobs = 4,
+    fail_fast: Annotated[bool, typer.Option(help="Stop everything when the first workspace fails.")] = False,
+    no_cache: Annotated[bool, typer.Option("--no-cache", help="Run every step, also if its result is known.")] = False,
+    timeout: Annotated[
+        float, typer.Option(min=0.001, metavar="SECONDS", help="How long one workspace may take, all steps together.")
+    ] = 3600.0,
+    step_timeout: Annotated[
+        float | None, typer.Option(min=0.001, metavar="SECONDS", help="How long one step may take.", show_default=False)
+    ] = None,
+    store: Store = None,
+    allow_ignored: AllowIgnored = False,
+    variable: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="An environment variable that steps may ask for and that is no secret."),
+    ] = None,
+    as_json: validate.AsJson = False,
+) -> None:
+    """Run a batch spec: find the workspaces, run the steps, keep the results, build the changeset specs."""
+    text = read_text(spec)
+    folder = None if str(spec) == "-" else spec.absolute().parent
+    change = _checked(text, folder)
+    server = _prefect_server()
+
+    from ..runs import Options
+
+    options = Options(
+        only=only,
+        workspaces_at_once=jobs,
+        fail_fast=fail_fast,
+        use_cache=not no_cache,
+        allow_ignored=allow_ignored,
+        step_timeout_seconds=step_timeout,
+        workspace_timeout_seconds=timeout,
+    )
+    parameters = {
+        "spec": text,
+        "repositories": repository_source(repositories),
+        "artifacts": artifact_store(store),
+        "options": options,
+        "spec_folder": folder,
+        **_outside(change, variable or []),
+    }
+    ledger = _run_flow(change.name, parameters)
+    manifest = ledger.manifest()
+    if out is not None:
+        export(ledger, manifest, out)
+    if as_json:
+        print_json(manifest.model_dump(mode="json"))
+    else:
+        _report(ledger, manifest, server, out)
+    raise typer.Exit(0 if manifest.state == "completed" else FAILED)
+
+
+def _checked(text: str, folder: Path | None) -> BatchSpec:
+    """The batch spec, if nothing is wrong with it. Raises SpecError with all faults."""
+    if faults := validate.find_faults(text, folder):
+        raise SpecError(faults)
+    return load_spec(text)
+
+
+def _prefect_server() -> LocalServer:
+    """The server that this run will be seen on; pointed to before Prefect is imported."""
+    with errors.status("looking for a Prefect server") as status:
+        server = find_or_start(
+            settings.home(), progress=lambda seconds: status.update(f"starting a Prefect server ({seconds:.0f} s)")
+        )
+    if server.started:
+        errors.print(f"started a Prefect server: {server.ui_url}", markup=False)
+    settings.use_prefect(server.api_url, server.own_home)
+    return server
+
+
+def _outside(spec: BatchSpec, variables: list[str]) -> dict[str, Any]:
+    """What the environment has of the names that steps ask for, apart by whether people may read it."""
+    from blocks.secrets import StepSecrets
+
+    environment = settings.environment()
+    asked = {entry.name for step in spec.steps for entry in step.env if entry.value is None} & environment.keys()
+    plain = asked & {*HARMLESS, *variables}
+    secrets = {name: environment[name] for name in asked - plain}
+    return {"variables": {name: environment[name] for name in plain}, "secrets": StepSecrets(values=secrets)}
+
+
+def _run_flow(name: str, parameters: dict[str, Any]) -> Ledger:
+    """Run the flow in this process, shown live. Raises what kept it from beginning, or from ending."""
+    from blocks.docker_runtime import DockerRuntime
+
+    from ..batch_change import batch_change
+    from ..ledger import Ledger
+    from ..runs import run_id_of
+
+    shown = display.LiveDisplay(errors)
+    with shown, _watched_by(shown):
+        state = batch_change(engine=DockerRuntime(), **parameters, return_state=True)
+    ledger = Ledger(parameters["artifacts"].store(), run_id_of(name, str(state.state_details.flow_run_id)))
+    if not shown.run_ended:
+        state.result()  # raises why
+    return ledger
+
+
+def _report(ledger: Ledger, manifest: RunManifest, server: LocalServer, out: Path | None) -> None:
+    output.print(display.workspaces_table(manifest))
+    for text in display.failures(manifest):
+        output.print(text)
+    output.print(Text(f"\n{manifest.headline}", display.STATE_STYLES[manifest.state]))
+    output.print(f"results    {ledger.store.location}, run {manifest.run_id}", markup=False, soft_wrap=True)
+    if out is not None:
+        output.print(f"           {out}/changesets, {out}/report.json", markup=False, soft_wrap=True)
+    output.print(f"dashboard  {server.ui_url}", markup=False, soft_wrap=True)
+    output.print(f"look       batchwright show {manifest.run_id}", markup=False, soft_wrap=True)
+
+
+@contextlib.contextmanager
+def _watched_by(shown: progress.Observer) -> Iterator[None]:
+    token = progress.observer.set(shown)
+    try:
+        yield
+    finally:
+        progress.observer.reset(token)

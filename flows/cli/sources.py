@@ -1,0 +1,74 @@
+"""What several commands ask for: repositories, a store, how much at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .. import settings
+from .errors import BadInput
+
+if TYPE_CHECKING:
+    from blocks.artifacts import LocalArtifacts
+    from blocks.repositories import RepositoryFolder, RepositoryList
+    from blocks.s3_artifacts import S3Artifacts
+
+Repositories = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FOLDER|FILE",
+        help="Where repositories come from: a folder of git repositories, or a YAML list of names with git URLs. "
+        "Default: the current folder.",
+        show_default=False,
+    ),
+]
+Only = Annotated[str, typer.Option(metavar="GLOB", help="Only the repositories whose names match, to try things out.")]
+Jobs = Annotated[int, typer.Option("--jobs", "-j", min=1, max=256, help="How much to do at the same time.")]
+AllowIgnored = Annotated[bool, typer.Option(help="Also repositories that hold a .batchignore file.")]
+Store = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FOLDER|s3://BUCKET/PREFIX|BLOCK",
+        help="Where results are kept: a folder, a bucket (credentials and endpoint from the usual AWS variables), or a "
+        "stored block as `s3-artifacts/NAME`. Default: a folder in the state folder.",
+        show_default=False,
+    ),
+]
+
+
+def repository_source(where: str | None) -> RepositoryFolder | RepositoryList:
+    """The block for ``--repositories``. Raises BadInput."""
+    from blocks.repositories import repositories_at
+
+    path = Path(where or ".").expanduser()
+    if not path.exists():
+        raise BadInput(f"--repositories {where}: no such folder or file; name a folder of git repositories or a YAML list")
+    return repositories_at(path)
+
+
+def artifact_store(where: str | None) -> LocalArtifacts | S3Artifacts:
+    """The block for ``--store``. Raises BadInput."""
+    from blocks.artifacts import LocalArtifacts
+    from blocks.s3_artifacts import S3Artifacts
+
+    if where is None:
+        return LocalArtifacts(folder=str(settings.home() / "store"))
+    if where.startswith("s3://"):
+        bucket, _, prefix = where.removeprefix("s3://").partition("/")
+        if not bucket:
+            raise BadInput(f"--store {where}: no bucket; write s3://BUCKET or s3://BUCKET/PREFIX")
+        return S3Artifacts(bucket=bucket, prefix=prefix.strip("/"))
+    for block in (LocalArtifacts, S3Artifacts):
+        slug = f"{block.get_block_type_slug()}/"
+        if where.startswith(slug):
+            return _loaded(block, where.removeprefix(slug))
+    return LocalArtifacts(folder=str(Path(where).expanduser().absolute()))
+
+
+def _loaded(block: type[LocalArtifacts] | type[S3Artifacts], name: str) -> LocalArtifacts | S3Artifacts:
+    try:
+        return block.load(name)
+    except ValueError as error:
+        raise BadInput(f"--store: {error}") from error

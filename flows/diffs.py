@@ -1,0 +1,253 @@
+"""The unified diff of a workspace against its base commit, from what the layers changed and nothing else.
+
+Byte for byte what ``git add --all`` and ``git diff --cached --no-prefix --binary`` print in a full checkout whose index
+is the base commit's. Real git does both, on a small index that holds just the paths that matter (what the base has at
+the changed paths, and the ignore and attribute files of the folders above) and a folder of links to the changed files.
+
+That this is exact, also when a step changes ``.gitattributes`` or ``.gitignore``: git re-reads only files whose stat
+data changed, so a full ``git add`` leaves an unchanged file alone whatever its attributes became; ignore rules concern
+untracked files only, and every untracked file was made by a step.
+
+What a step calls ``.git`` never comes near the host's git, at any depth: the repository of a step is its own business,
+and the files of a nested repository are kept as plain files. A submodule of the base stays what it is unless removed.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import stat
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+
+from flows import gitindex
+from flows.batches.diff import FileDiff
+from flows.batches.errors import PermanentError
+from flows.checkout import Checkout
+from flows.gitcommand import GitFailed, ObjectReader, TreeEntry, git
+from flows.gitindex import IndexEntry
+from flows.layers import Entry, State, hides_base
+from flows.removal import remove_tree
+from flows.trees import BaseTree, is_folder
+from flows.untrusted import Folder, LayerRefused, above, join, split
+
+_RULES = (b".gitignore", b".gitattributes")
+_MODULES = b".gitmodules"
+_REGULAR = (b"100644", b"100755")
+_SUBMODULE = 0o160000
+_EMPTY_BLOB = "e69de29bb2d1d6434b8b29ae775ad8c2e48c5391"
+
+_CONFIG = """\
+[core]
+	repositoryFormatVersion = 0
+	bare = false
+	fileMode = true
+	safeCRLF = false
+	fsync = none
+"""
+
+
+class DiffCollector:
+    """Takes the diffs of one workspace. A context manager; for one thread. Starts no git process before it needs one.
+
+    ``scratch`` is a folder for temporary files, made and removed by each collection; on the file system of the layers,
+    so that files can be linked instead of copied.
+    """
+
+    def __init__(self, checkout: Checkout, scratch: Path) -> None:
+        self._checkout = checkout
+        self._scratch = scratch
+        self._reader: ObjectReader | None = None
+        self._tree: BaseTree | None = None
+
+    def __enter__(self) -> DiffCollector:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if self._reader is not None:
+            self._reader.__exit__(kind, error, at)
+        self._reader = self._tree = None
+
+    def collect(self, state: State, before: Sequence[FileDiff] = ()) -> bytes:
+        """The diff of the workspace in this state: see ``collect_to``."""
+        out = self._scratch.with_name(self._scratch.name + ".diff")
+        try:
+            self.collect_to(out, state, before)
+            return out.read_bytes()
+        finally:
+            out.unlink(missing_ok=True)
+
+    def collect_to(self, out: Path, state: State, before: Sequence[FileDiff] = ()) -> None:
+        """Write the diff of the workspace in this state to the file ``out``, which may be large.
+
+        ``before`` is the workspace's diff before the last step, as parsed. Upstream runs ``git add --all`` after every
+        step, so what an earlier step added stays tracked when a later one makes git ignore it, and what an earlier
+        step deleted comes back only where git does not ignore it. Without it the state counts as made by one step.
+
+        Raises LayerRefused for a path that git refuses, TemporaryError when git or the disk fails.
+        """
+        changed = {path: entry for path, entry in state.entries.items() if not _is_gits_own(path)}
+        if not changed:
+            out.write_bytes(b"")
+            return
+        remove_tree(self._scratch)
+        try:
+            self._run_git(out, changed, before)
+        finally:
+            remove_tree(self._scratch)
+
+    def _run_git(self, out: Path, changed: Mapping[bytes, Entry], before: Sequence[FileDiff]) -> None:
+        git_dir, work_tree, index = self._scratch / "git", self._scratch / "tree", self._scratch / "index"
+        _make_git_dir(git_dir, self._checkout.git_dir)
+        work_tree.mkdir()
+        base = _base_side(self._base_tree(), changed, self._checkout)
+        _link(changed, work_tree, [path for path, entry in base.items() if entry.mode == _SUBMODULE])
+        index.write_bytes(gitindex.written(base.values()))
+        tree = git(["write-tree", "--missing-ok"], git_dir=git_dir, index=index).decode().strip()
+        index.write_bytes(gitindex.written(_tracked(base, changed, before)))
+        try:
+            # Not in the configuration: it would change how git prints binary patches, too.
+            git(["-c", "core.looseCompression=0", "add", "--all"], git_dir=git_dir, work_tree=work_tree, index=index, cwd=work_tree)
+        except GitFailed as error:
+            raise _refusal(error) from error
+        diff = [
+            "diff",
+            "--cached",
+            "--no-prefix",
+            "--binary",
+            "--no-ext-diff",
+            "--no-textconv",
+            f"--output={out}",
+            tree,
+        ]
+        git(diff, git_dir=git_dir, work_tree=work_tree, index=index, cwd=work_tree)
+
+    def _base_tree(self) -> BaseTree:
+        if self._reader is None or self._tree is None:
+            self._reader = ObjectReader(self._checkout.git_dir).__enter__()
+            self._tree = BaseTree(self._reader, self._checkout.commit)
+        return self._tree
+
+
+def _is_gits_own(path: bytes) -> bool:
+    return b".git" in path.split(b"/")
+
+
+def _make_git_dir(git_dir: Path, mirror: Path) -> None:
+    """A git directory that reads the mirror's objects and keeps what it writes to itself."""
+    for folder in ("objects/info", "refs"):
+        (git_dir / folder).mkdir(parents=True)
+    (git_dir / "HEAD").write_text("ref: refs/heads/none\n")
+    (git_dir / "config").write_text(_CONFIG)
+    (git_dir / "objects/info/alternates").write_bytes(os.fsencode((mirror / "objects").absolute()) + b"\n")
+
+
+def _base_side(tree: BaseTree, changed: Mapping[bytes, Entry], checkout: Checkout) -> dict[bytes, IndexEntry]:
+    """What the base commit has at the changed paths, and the rules that it has above them."""
+    side: dict[bytes, IndexEntry] = {}
+    folders = {b""}
+    for path, entry in changed.items():
+        folders.update(above(path))
+        for at, base in _base_entries(tree, path, entry):
+            # Outside a sparse checkout nothing can have been deleted, only be in the way of something new.
+            in_the_way = at != path or entry.kind == "folder"
+            side[at] = _index_entry(at, base, skip_worktree=in_the_way and not checkout.holds(at))
+    for at, base in _rules(tree, folders):
+        if at not in side and checkout.holds(at):
+            side[at] = _index_entry(at, base, skip_worktree=True)
+    return side
+
+
+def _base_entries(tree: BaseTree, path: bytes, entry: Entry) -> Iterator[tuple[bytes, TreeEntry]]:
+    base = tree.entry(path)
+    if base is None:
+        submodule = tree.submodule_above(path)
+        if submodule is not None:
+            yield submodule
+    elif not is_folder(base):
+        yield path, base
+    elif entry.kind != "folder" or entry.replaces:
+        yield from tree.beneath(path)
+
+
+def _rules(tree: BaseTree, folders: set[bytes]) -> Iterator[tuple[bytes, TreeEntry]]:
+    """The base's ignore and attribute files in ``folders``, and its settings of submodules.
+
+    Git takes them from the index where an entry says that the file need not be there. No links: git follows none.
+    """
+    for folder in folders:
+        entries = tree.folder(folder)
+        for name in _RULES if folder else (*_RULES, _MODULES):
+            if name in entries and entries[name].mode in _REGULAR:
+                yield join(folder, name), entries[name]
+
+
+def _index_entry(path: bytes, entry: TreeEntry, *, skip_worktree: bool) -> IndexEntry:
+    mode = int(entry.mode, 8)
+    if stat.S_ISREG(mode):  # old trees hold modes like 100664
+        mode = 0o100755 if mode & 0o100 else 0o100644
+    return IndexEntry(path, mode, entry.oid, skip_worktree)
+
+
+def _tracked(
+    base: Mapping[bytes, IndexEntry], changed: Mapping[bytes, Entry], before: Sequence[FileDiff]
+) -> Iterator[IndexEntry]:
+    """The index as an earlier ``git add --all`` left it, as far as it says what is tracked."""
+    removed = {os.fsencode(file.old_name) for file in before if file.old_name != file.new_name and file.old_name}
+    added = {os.fsencode(file.new_name) for file in before if file.old_name != file.new_name and file.new_name}
+    yield from (entry for path, entry in base.items() if path not in removed - added)
+    for path in added - base.keys():
+        if path in changed and changed[path].kind in ("file", "link"):
+            yield IndexEntry(path, 0o100644, _EMPTY_BLOB)  # git reads the file anyway
+
+
+def _link(changed: Mapping[bytes, Entry], work_tree: Path, submodules: Sequence[bytes]) -> None:
+    """Put the changed files, and the folders of submodules that are still there, into the folder ``work_tree``."""
+    with ExitStack() as stack:
+        uppers: dict[Path, Folder] = {}
+        target = os.open(work_tree, os.O_RDONLY | os.O_DIRECTORY)
+        stack.callback(os.close, target)
+        made: set[bytes] = set()
+        for path, entry in changed.items():
+            if entry.kind not in ("file", "link"):
+                continue
+            _make_folders(above(path), target, made)
+            if entry.upper not in uppers:
+                uppers[entry.upper] = stack.enter_context(Folder(entry.upper))
+            _link_one(uppers[entry.upper], path, entry, target)
+        for path in submodules:
+            there = changed[path].kind == "folder" if path in changed else not hides_base(changed, path)
+            if there:
+                _make_folders((*above(path), path), target, made)
+
+
+def _make_folders(paths: Iterable[bytes], target: int, made: set[bytes]) -> None:
+    for path in paths:
+        if path not in made:
+            os.mkdir(path, dir_fd=target)
+            made.add(path)
+
+
+def _link_one(upper: Folder, path: bytes, entry: Entry, target: int) -> None:
+    if entry.kind == "link":
+        os.symlink(upper.readlink(path), path, dir_fd=target)
+        return
+    folder, name = split(path)
+    try:
+        os.link(name, path, src_dir_fd=upper.folder(folder), dst_dir_fd=target, follow_symlinks=False)
+    except OSError:  # another file system, too many links, not ours to link, immutable
+        with open(upper.open(path), "rb") as source:
+            mode = 0o700 if entry.mode & 0o100 else 0o600
+            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode, dir_fd=target)
+            with open(fd, "wb") as copy:
+                shutil.copyfileobj(source, copy)
+
+
+def _refusal(error: GitFailed) -> PermanentError:
+    path = re.search(r"invalid path '(.*)'$", error.stderr, re.MULTILINE)
+    if path is None:
+        return error
+    return LayerRefused(os.fsencode(path[1]), "git takes no file of this name; remove or rename it in the step")

@@ -1,0 +1,95 @@
+"""Why something did not complete: from exits and errors to what the records and the people are told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from blocks.runtime import Exit, ImageRefused, ImageUnavailable
+from blocks.store import StoreFull
+
+from .batches.errors import PermanentError, TemplateError
+from .batches.results import Failure
+from .batches.steps import ImageNameError
+
+TAIL_BYTES = 4096
+"""How much of a failed step's output stands in its message."""
+
+
+def is_temporary(error: BaseException) -> bool:
+    """Whether another try may work. True for TemporaryError and the blocks' own errors that say so."""
+    from .batches.errors import TemporaryError
+
+    return isinstance(error, TemporaryError) or bool(getattr(error, "temporary", False))
+
+
+def failure_of_error(error: BaseException) -> Failure:
+    """What a record says about an error that ended a workspace."""
+    if isinstance(error, (ImageRefused, ImageUnavailable, ImageNameError)):
+        return Failure(reason="image", message=str(error))
+    if isinstance(error, StoreFull) or "no space left on device" in str(error).lower():
+        return Failure(reason="disk_full", message=str(error))
+    if isinstance(error, TemplateError):
+        return Failure(reason="outputs" if ".outputs." in error.field else "step_failed", message=str(error))
+    if isinstance(error, PermanentError):
+        return Failure(reason="step_failed", message=str(error))
+    return Failure(reason="infrastructure", message=str(error) or type(error).__name__)
+
+
+def failure_of_exit(
+    exit: Exit, *, script: str, image: str, stdout: Path, stderr: Path, limit_seconds: float | None, whole: bool
+) -> Failure:
+    """Why a step's container did not do. ``whole``: the limit was the workspace's, not the step's.
+
+    Upstream: src-cli internal/batches/executor/run_steps.go, stepFailedErr.
+    """
+    if exit.cancelled:
+        return Failure(reason="cancelled", message="Cancelled: the step's container was stopped and removed.")
+    told = _told(script, image, stdout, stderr)
+    if exit.timed_out:
+        scope = "" if whole else " by this step"
+        limit = go_duration(limit_seconds or 0)
+        return Failure(reason="timed_out", message=f"{told}Timeout reached{scope}. Execution took longer than {limit}.")
+    if exit.oom_killed:
+        return Failure(
+            reason="out_of_memory",
+            message=f"{told}Out of memory: the engine killed the step (exit code {exit.code}); raise the memory limit.",
+        )
+    return Failure(reason="step_failed", message=f"{told}Command failed with exit code {exit.code}.")
+
+
+def secret_failure(name: str) -> Failure:
+    """A diff that would publish a secret."""
+    return Failure(
+        reason="secret_in_diff",
+        message=f"the diff contains the value of the secret {name}: nothing of it is kept; do not write it to a file",
+    )
+
+
+def go_duration(seconds: float) -> str:
+    """A duration as Go prints it: 100ms, 1.5s, 2m0s, 1h0m0s."""
+    if seconds < 1:
+        return f"{round(seconds * 1000):d}ms"
+    minutes, rest = divmod(seconds, 60)
+    hours, minutes = divmod(int(minutes), 60)
+    shown = f"{rest:.3f}".rstrip("0").rstrip(".")
+    return f"{hours}h{minutes}m{shown}s" if hours else f"{minutes}m{shown}s" if minutes else f"{shown}s"
+
+
+def _told(script: str, image: str, stdout: Path, stderr: Path) -> str:
+    first, *more = script.strip("\n").split("\n")
+    text = f"run: {first}"
+    if more:
+        text += f"\n\t(... and {len(more)} more lines)"
+    text += f"\ncontainer: {image}\n"
+    for title, path in (("standard out", stdout), ("standard error", stderr)):
+        if tail := _tail(path):
+            text += f"\n{title}:\n" + "".join(f"\t{line}\n" for line in tail.split("\n"))
+    return text + "\n"
+
+
+def _tail(path: Path) -> str:
+    with path.open("rb") as file:
+        size = file.seek(0, 2)
+        file.seek(max(0, size - TAIL_BYTES))
+        text = file.read().decode("utf-8", "replace").strip()
+    return f"(... {size - TAIL_BYTES} bytes before)\n{text}" if size > TAIL_BYTES else text

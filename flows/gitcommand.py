@@ -1,0 +1,278 @@
+"""How the host runs git: one function and one object reader, on top of GitPython's process runner.
+
+Nothing of the user's or the machine's git setup takes part: no config, hooks, helpers, prompts, inherited variables.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from collections.abc import Container, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from subprocess import PIPE, Popen, TimeoutExpired
+from typing import IO, NamedTuple, cast
+
+# GitPython looks for git when it is imported, and would fail there; ours is the clearer error, when git is needed.
+os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+
+from git.cmd import Git
+from git.exc import GitCommandNotFound
+
+from .batches.errors import BatchError, PermanentError, TemporaryError
+from .batches.masking import Masker
+
+DEFAULT_TIMEOUT_SECONDS = 600.0
+
+_CONFIG = Path(__file__).with_name("gitconfig")
+
+# Settings of a repository's own config file must not win over these, so they are given with -c, which is stronger.
+_SETTINGS = (
+    "core.hooksPath=/dev/null",
+    "core.fsmonitor=false",
+    "core.abbrev=7",
+    "core.askPass=",
+    "core.sshCommand=",
+    "gc.auto=0",
+    "maintenance.auto=false",
+    "fetch.recurseSubmodules=false",
+    "protocol.ext.allow=never",
+    "safe.directory=*",
+    "advice.detachedHead=false",
+)
+
+_ENVIRONMENT = {
+    "HOME": os.devnull,  # holds no .gitconfig, .netrc or .config
+    "XDG_CONFIG_HOME": os.devnull,
+    "GIT_CONFIG_NOSYSTEM": "1",
+    "GIT_CONFIG_GLOBAL": str(_CONFIG),
+    "GIT_ATTR_NOSYSTEM": "1",
+    "GIT_TERMINAL_PROMPT": "0",
+    "GIT_LFS_SKIP_SMUDGE": "1",
+    "GIT_NO_LAZY_FETCH": "1",
+    "GIT_NO_REPLACE_OBJECTS": "1",
+    "GIT_OPTIONAL_LOCKS": "0",
+    "GIT_ALLOW_PROTOCOL": "file:http:https:ssh",
+    "GIT_SSH_COMMAND": "ssh -o BatchMode=yes -o ConnectTimeout=30",
+    "LC_ALL": "C",
+    "LANGUAGE": "C",
+}
+
+_TEMPORARY = re.compile(
+    r"could not resolve host|name or service not known|temporary failure in name resolution"
+    r"|connection (?:refused|reset|closed)|timed out|network is unreachable|no route to host|failed to connect"
+    r"|couldn't connect to server|the remote end hung up|early eof|unexpected disconnect|rpc failed|gnutls|ssl_"
+    r"|returned error: (?:429|5\d\d)|no space left on device|cannot allocate memory|unable to create thread"
+    r"|too many (?:open files|requests)|\.lock': file exists",
+    re.IGNORECASE,
+)
+_PERMANENT = re.compile(
+    r"authentication failed|could not read (?:username|password)|permission denied|access denied|host key verification"
+    r"|returned error: 40[0134]|repository (?:'[^']*' )?not found|does not appear to be a git repository"
+    r"|does not exist",
+    re.IGNORECASE,
+)
+_CREDENTIALS_IN_URL = re.compile(r"(?<=://)[^/\s@]+@")
+
+
+class GitError(BatchError):
+    """A git command that did not do what it should. ``exit_code`` None: it did not end by itself."""
+
+    def __init__(self, command: tuple[str, ...], exit_code: int | None, stderr: str) -> None:
+        super().__init__(command, exit_code, stderr)
+        self.command, self.exit_code, self.stderr = command, exit_code, stderr
+
+    def __str__(self) -> str:
+        how = "" if self.exit_code is None else f" (exit code {self.exit_code})"
+        return f"git {' '.join(self.command[:1])} failed{how}: {self.stderr or 'it says nothing'}"
+
+
+class GitFailed(GitError, PermanentError):
+    """Trying again would fail again: wrong credentials, not found, bad arguments."""
+
+
+class GitUnavailable(GitError, TemporaryError):
+    """Trying again may work: network, time limits, server trouble, a full disk."""
+
+
+class ObjectMissing(PermanentError):
+    """The repository holds no such object."""
+
+    def __init__(self, name: str, git_dir: Path) -> None:
+        super().__init__(name, git_dir)
+        self.name, self.git_dir = name, git_dir
+
+    def __str__(self) -> str:
+        return f"no git object {self.name!r} in {self.git_dir}"
+
+
+class TreeEntry(NamedTuple):
+    """One entry of a tree object: ``mode`` as git writes it (b"100644", b"40000", ...), ``oid`` in hexadecimal."""
+
+    mode: bytes
+    name: bytes
+    oid: str
+
+
+def git(
+    args: Sequence[str | bytes],
+    *,
+    git_dir: Path | None = None,
+    work_tree: Path | None = None,
+    index: Path | None = None,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    secrets: Mapping[str, str] | None = None,
+    stdin: bytes = b"",
+    umask: int = -1,
+    pass_fds: Sequence[int] = (),
+    timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
+    expected: Container[int] = (0,),
+) -> bytes:
+    """Run one git command and give what it wrote to standard output, byte for byte.
+
+    ``env`` is added to the hardened environment, and so is ``secrets``, whose values are masked in errors.
+    ``umask`` -1 is the process's own. The children inherit ``pass_fds`` (a lock that must outlive us, for example).
+    Exit codes not in ``expected`` raise GitFailed or GitUnavailable.
+    """
+    command = _command(args, git_dir, work_tree)
+    extra = {**(env or {}), **(secrets or {})}
+    if index is not None:
+        extra["GIT_INDEX_FILE"] = str(index)
+    masker = Masker(secrets or {})
+    shown = tuple(_scrub(os.fsdecode(arg), masker) for arg in args)
+    with _process(command, shown, cwd=cwd, env=extra, umask=umask, pass_fds=pass_fds) as process:
+        try:
+            stdout, stderr = process.communicate(stdin, timeout=timeout_seconds)
+        except TimeoutExpired as error:
+            raise GitUnavailable(shown, None, f"it did not end within {timeout_seconds:g} s") from error
+    if process.returncode not in expected:
+        raise _error(shown, process.returncode, _scrub(stderr.decode("utf-8", "replace").strip(), masker))
+    return bytes(stdout)
+
+
+class ObjectReader:
+    """A running ``git cat-file --batch``: many objects with one process. For one thread; use as a context manager.
+
+    ``alternates`` are object folders to look into beside the repository's own.
+    """
+
+    def __init__(self, git_dir: Path, alternates: Sequence[Path] = ()) -> None:
+        self._git_dir = git_dir
+        self._env = {"GIT_ALTERNATE_OBJECT_DIRECTORIES": os.pathsep.join(map(str, alternates))} if alternates else {}
+
+    def __enter__(self) -> ObjectReader:
+        args = ("cat-file", "--batch")
+        self._running = _process(_command(args, self._git_dir, None), args, env=self._env)
+        self._process = self._running.__enter__()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with suppress(BrokenPipeError):
+            _pipe(self._process.stdin).close()
+        self._running.__exit__(None, None, None)
+
+    def read(self, name: str | bytes) -> tuple[str, bytes]:
+        """The kind ("blob", "tree", "commit", "tag") and content of an object: an id, or e.g. ``b"<commit>:<path>"``.
+
+        Raises ObjectMissing; a name with a newline is a ValueError (walk the trees for such a path).
+        """
+        wanted = os.fsencode(name)
+        if b"\n" in wanted:
+            raise ValueError(f"an object's name cannot hold a newline: {wanted!r}")
+        stdin, stdout = _pipe(self._process.stdin), _pipe(self._process.stdout)
+        stdin.write(wanted + b"\n")
+        stdin.flush()
+        header = stdout.readline()
+        if not header:
+            raise GitUnavailable(("cat-file", "--batch"), self._process.poll(), "it ended before its input did")
+        match = re.fullmatch(rb"[0-9a-f]+ (\w+) (\d+)\n", header)
+        if match is None:
+            raise ObjectMissing(wanted.decode("utf-8", "replace"), self._git_dir)
+        content = stdout.read(int(match[2]))
+        stdout.read(1)
+        return match[1].decode(), content
+
+
+def entries(tree: bytes) -> list[TreeEntry]:
+    """The entries of a tree object's content, in git's order. For repositories with SHA-1 names."""
+    found = []
+    position = 0
+    while position < len(tree):
+        mode_end = tree.index(b" ", position)
+        name_end = tree.index(b"\0", mode_end)
+        oid = tree[name_end + 1 : name_end + 21]
+        found.append(TreeEntry(tree[position:mode_end], tree[mode_end + 1 : name_end], oid.hex()))
+        position = name_end + 21
+    return found
+
+
+def _command(args: Sequence[str | bytes], git_dir: Path | None, work_tree: Path | None) -> list[str | bytes]:
+    command: list[str | bytes] = [*_without_inherited(), "git", "--no-pager"]
+    for setting in _SETTINGS:
+        command += ["-c", setting]
+    if git_dir is not None:
+        command.append(f"--git-dir={git_dir}")
+    if work_tree is not None:
+        command.append(f"--work-tree={work_tree}")
+    return [*command, *args]
+
+
+def _without_inherited() -> list[str]:
+    """GitPython hands its own environment down and can only add to it: what must not arrive is removed by env(1)."""
+    names = sorted(name for name in os.environ if name.startswith("GIT_") and not name.startswith("GIT_PYTHON_"))
+    return ["env", *(f"--unset={name}" for name in names if name not in _ENVIRONMENT)] if names else []
+
+
+@contextmanager
+def _process(
+    command: list[str | bytes],
+    shown: tuple[str, ...],
+    *,
+    cwd: Path | None = None,
+    env: Mapping[str, str],
+    umask: int = -1,
+    pass_fds: Sequence[int] = (),
+) -> Iterator[Popen[bytes]]:
+    """A running command with pipes. Leaving ends it, with everything that it started."""
+    try:
+        running = Git(cwd).execute(
+            command,
+            istream=PIPE,
+            as_process=True,
+            env={**_ENVIRONMENT, **env},
+            umask=umask,
+            pass_fds=pass_fds,
+            start_new_session=True,  # so that git's own children (ssh, remote helpers) can be ended with it
+        )
+    except GitCommandNotFound as error:
+        raise GitFailed(shown, None, "git is not installed, or not in PATH: install git 2.34 or newer") from error
+    process = cast("Popen[bytes]", running.proc)
+    try:
+        yield process
+    except BaseException:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        raise
+    finally:
+        process.wait()
+        for stream in (process.stdin, process.stdout, process.stderr):
+            if stream is not None:
+                with suppress(BrokenPipeError):
+                    stream.close()
+
+
+def _pipe(stream: IO[bytes] | None) -> IO[bytes]:
+    assert stream is not None  # all three streams are pipes
+    return stream
+
+
+def _scrub(text: str, masker: Masker) -> str:
+    return masker.mask_text(_CREDENTIALS_IN_URL.sub("", text))
+
+
+def _error(shown: tuple[str, ...], exit_code: int, stderr: str) -> GitError:
+    killed = exit_code < 0
+    temporary = killed or (_TEMPORARY.search(stderr) and not _PERMANENT.search(stderr))
+    return (GitUnavailable if temporary else GitFailed)(shown, exit_code, stderr)

@@ -1,0 +1,204 @@
+"""What the steps of a workspace changed, read from their layer folders (form: ``blocks.runtime.Layers``).
+
+A ``State`` is the sum of some layers relative to the base tree. It grows layer by layer, and what it costs is the
+change, not the repository. Refuses nothing but paths that no tool could read; what git cannot hold (pipes, sockets,
+devices) counts as not there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Mapping, Sequence, Set
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Literal
+
+from flows import gitindex
+from flows.untrusted import Folder, Found, LayerRefused, above
+
+UPPER = "upper"
+DELETED = "deleted"
+
+Kind = Literal["file", "link", "folder", "gone"]
+
+
+@dataclass(slots=True)
+class Entry:
+    """What stands at a path of the workspace instead of what the base has there.
+
+    ``gone``: the base's entry was removed. ``replaces``, for a folder: nothing of what the base has at this path shows
+    through. ``mode`` is the permission bits; ``upper`` the folder that holds the content.
+    """
+
+    kind: Kind
+    mode: int = 0
+    owner: tuple[int, int] = (0, 0)
+    size: int = 0
+    upper: Path = Path()
+    replaces: bool = False
+    sha256: bytes | None = field(default=None, compare=False)
+    """Of the content, once somebody asked for it: see ``state_digest``."""
+
+
+@dataclass(frozen=True)
+class State:
+    """The changed paths of a workspace. Folders of the base that merely hold a change are left out.
+
+    Where a path has an entry that is no folder, nothing has one beneath it.
+    """
+
+    base: Path
+    entries: Mapping[bytes, Entry] = field(default_factory=lambda: MappingProxyType({}))
+
+    def with_layer(self, layer: Path) -> State:
+        """The state after one more layer. Raises LayerRefused."""
+        upper = layer / UPPER
+        found: list[Found] = []
+        if upper.is_dir() and not upper.is_symlink():
+            with Folder(upper) as folder:
+                found = list(folder.scan())
+        with Folder(self.base) as base:
+            entries = _Merge(self.entries, base).apply(deleted_list(layer), found, upper)
+        return State(self.base, MappingProxyType(entries))
+
+
+def merge(layers: Sequence[Path], base: Path) -> State:
+    """The state after all ``layers``, bottom first, on the pristine tree ``base``. Raises LayerRefused."""
+    state = State(base)
+    for layer in layers:
+        state = state.with_layer(layer)
+    return state
+
+
+def state_digest(state: State) -> str:
+    """A name for what a later step can read: sha256 in hex, ``""`` when nothing is changed.
+
+    Covers every changed path with its kind, permission bits, owner and content or link target, ignored files and the
+    steps' own ``.git`` included, without times. Of ``.git`` the reflogs are left out and the index counts without its
+    stat data: both differ from run to run though the steps did the same.
+    Hashes each file once: states that grew from one another share what was hashed.
+    """
+    total = hashlib.sha256()
+    paths = sorted(path for path in state.entries if not _is_reflog(path))
+    with ExitStack() as stack:
+        folders: dict[Path, Folder] = {}
+        for path in paths:
+            entry = state.entries[path]
+            if entry.kind in ("file", "link") and entry.sha256 is None:
+                if entry.upper not in folders:
+                    folders[entry.upper] = stack.enter_context(Folder(entry.upper))
+                entry.sha256 = _content_digest(folders[entry.upper], path, entry.kind)
+            for part in _identity(path, entry):
+                total.update(b"%d:" % len(part) + part)
+    return total.hexdigest() if paths else ""
+
+
+def hides_base(entries: Mapping[bytes, Entry], path: bytes) -> bool:
+    """Whether a change of a folder that ``path`` lies in removed everything that the base has at ``path``."""
+    changed = (entries[folder] for folder in above(path) if folder in entries)
+    return any(entry.kind != "folder" or entry.replaces for entry in changed)
+
+
+def deleted_list(layer: Path) -> list[bytes]:
+    """The paths in the layer's ``deleted``, sorted; none if it has no such file. Raises LayerRefused."""
+    try:
+        fd = os.open(layer / DELETED, os.O_RDONLY | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return []
+    with open(fd, "rb") as file:
+        paths = [path for path in file.read().split(b"\0") if path]
+    for path in paths:
+        check_path(path)
+    return sorted(set(paths))
+
+
+def check_path(path: bytes) -> None:
+    """Raises LayerRefused unless ``path`` stays beneath the workspace and is written in the one canonical way."""
+    if any(name in (b"", b".", b"..") for name in path.split(b"/")):
+        raise LayerRefused(path, "not a path beneath the workspace; the stored layer is damaged")
+
+
+class _Merge:
+    """One layer put on the entries below it."""
+
+    def __init__(self, below: Mapping[bytes, Entry], base: Folder) -> None:
+        self._result = dict(below)
+        self._base = base
+
+    def apply(self, removed: Sequence[bytes], found: Sequence[Found], upper: Path) -> dict[bytes, Entry]:
+        listed = frozenset(removed)
+        self._hide(listed | {one.path for one in found if one.opaque or one.kind != "folder"})
+        for one in found:  # a folder comes before what it holds
+            if one.kind == "folder":
+                self._put_folder(one, upper, opaque=one.opaque or one.path in listed)
+            elif one.kind in ("file", "link"):
+                self._result[one.path] = _entry(one, upper)
+            else:
+                self._remove(one.path)
+        for path in removed:
+            if path not in self._result:
+                self._remove(path)
+        return self._result
+
+    def _hide(self, hidden: Set[bytes]) -> None:
+        """Forget what the layers below have at and beneath the ``hidden`` paths."""
+        if hidden:
+            below = self._result.items()
+            self._result = {path: entry for path, entry in below if not _is_at_or_beneath(path, hidden)}
+
+    def _put_folder(self, found: Found, upper: Path, *, opaque: bool) -> None:
+        was, base = self._result.get(found.path), self._base_status(found.path)
+        entry = _entry(found, upper)
+        if was is not None and was.kind == "folder":
+            entry.replaces = was.replaces
+        else:
+            entry.replaces = base is not None and (opaque or was is not None or not stat.S_ISDIR(base.st_mode))
+        if base is not None and not entry.replaces and _same_folder(entry, base):
+            self._result.pop(found.path, None)
+        else:
+            self._result[found.path] = entry
+
+    def _remove(self, path: bytes) -> None:
+        if self._base_status(path) is not None:
+            self._result[path] = Entry("gone")
+
+    def _base_status(self, path: bytes) -> os.stat_result | None:
+        """What the base has at ``path``, unless a changed folder above hides it."""
+        return None if hides_base(self._result, path) else self._base.status(path)
+
+
+def _entry(found: Found, upper: Path) -> Entry:
+    status = found.status
+    kind: Kind = "file" if found.kind == "file" else "link" if found.kind == "link" else "folder"
+    mode = 0o777 if kind == "link" else stat.S_IMODE(status.st_mode) & 0o777
+    return Entry(kind, mode, (status.st_uid, status.st_gid), status.st_size if kind == "file" else 0, upper)
+
+
+def _same_folder(entry: Entry, base: os.stat_result) -> bool:
+    return (entry.mode, entry.owner) == (stat.S_IMODE(base.st_mode) & 0o777, (base.st_uid, base.st_gid))
+
+
+def _is_at_or_beneath(path: bytes, places: Set[bytes]) -> bool:
+    return path in places or any(folder in places for folder in above(path))
+
+
+def _is_reflog(path: bytes) -> bool:
+    return b"/.git/logs/" in b"/" + path + b"/"
+
+
+def _identity(path: bytes, entry: Entry) -> tuple[bytes, ...]:
+    about = f"{entry.kind} {entry.mode:o} {entry.owner[0]}:{entry.owner[1]} {entry.replaces:d}"
+    return path, about.encode(), entry.sha256 or b""
+
+
+def _content_digest(folder: Folder, path: bytes, kind: Kind) -> bytes:
+    if kind == "link":
+        return hashlib.sha256(folder.readlink(path)).digest()
+    with open(folder.open(path), "rb") as file:
+        if (b"/" + path).endswith(b"/.git/index"):
+            return hashlib.sha256(gitindex.without_stat_data(file.read())).digest()
+        return hashlib.file_digest(file, "sha256").digest()

@@ -1,0 +1,124 @@
+"""The runs in the artifact store: what was asked, what became of it. The truth, whatever Prefect remembers.
+
+    runs/<run>/manifest.json               RunManifest, written at the start and at the end
+    runs/<run>/spec.yaml                   the batch spec as given
+    runs/<run>/workspaces/<n>.json         WorkspaceResult, written when the workspace ends
+    runs/<run>/steps/<n>-<step>.json       StepResult of what ran, failed or was skipped in this run
+    runs/<run>/changesets/<n>.json .patch  changeset specs in upstream's form, and their diffs (git apply -p0)
+    latest-run.json                        which run began last
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+
+from blocks.store import ArtifactMissing, ArtifactStore
+
+from .batches.changesets import ChangesetSpec
+from .batches.errors import PermanentError
+from .batches.results import (
+    RunManifest,
+    StepReference,
+    StepResult,
+    WorkspaceResult,
+    read_run_manifest,
+    read_step_result,
+    read_workspace_result,
+)
+
+LATEST = "last"
+"""How people call the run that began last."""
+
+_LATEST_KEY = "latest-run.json"
+
+
+class RunUnknown(PermanentError):
+    """The store has no such run, or several."""
+
+
+class Ledger:
+    """The records of one run. Raises the store's errors."""
+
+    def __init__(self, store: ArtifactStore, run_id: str) -> None:
+        self.store, self.run_id = store, run_id
+
+    def begin(self, manifest: RunManifest, spec: str) -> None:
+        """Note that the run has begun."""
+        self.store.put(self.key("spec.yaml"), spec.encode("utf-8", "surrogateescape"))
+        self.keep_manifest(manifest)
+        self.store.put(_LATEST_KEY, json.dumps({"schema_version": 1, "run_id": self.run_id}).encode())
+
+    def keep_manifest(self, manifest: RunManifest) -> None:
+        """Write the manifest, replacing the one before."""
+        self.store.put(self.key("manifest.json"), manifest.encode())
+
+    def keep_step(self, workspace: int, result: StepResult) -> str:
+        """Write what became of a step; returns the artifact's key. Workspaces count from 1."""
+        key = self.key(f"steps/{workspace}-{result.index + 1}.json")
+        self.store.put(key, result.encode())
+        return key
+
+    def keep_workspace(self, workspace: int, result: WorkspaceResult) -> None:
+        """Write what became of a workspace."""
+        self.store.put(self.key(f"workspaces/{workspace}.json"), result.encode())
+
+    def keep_changesets(self, specs: Sequence[ChangesetSpec]) -> None:
+        """Write the changeset specs, numbered from 1 in their order."""
+        for number, spec in enumerate(specs, 1):
+            self.store.put(self.key(f"changesets/{number}.json"), encoded(spec))
+            if spec.commit is not None:
+                self.store.put(self.key(f"changesets/{number}.patch"), spec.commit.diff)
+
+    def manifest(self) -> RunManifest:
+        """The manifest; of a run that has not ended, with the workspaces that have."""
+        manifest = read_run_manifest(self.store.get(self.key("manifest.json")))
+        if manifest.ended_at is not None:
+            return manifest
+        return manifest.model_copy(update={"workspaces": tuple(self._workspaces())})
+
+    def steps(self, workspace: WorkspaceResult) -> list[tuple[StepReference, StepResult]]:
+        """The records of a workspace's steps, in order."""
+        return [(step, read_step_result(self.store.get(step.key))) for step in workspace.steps]
+
+    def changeset_keys(self) -> list[str]:
+        """The keys of the changeset specs and their patches."""
+        return sorted(self.store.keys(self.key("changesets/")))
+
+    def key(self, name: str) -> str:
+        """The artifact key of one of the run's documents."""
+        return f"runs/{self.run_id}/{name}"
+
+    def _workspaces(self) -> Iterator[WorkspaceResult]:
+        for key in sorted(self.store.keys(self.key("workspaces/")), key=_number):
+            yield read_workspace_result(self.store.get(key))
+
+
+def find_run(store: ArtifactStore, name: str) -> Ledger:
+    """The run that ``name`` means: its id, the beginning of it, or ``last``. Raises RunUnknown."""
+    if name == LATEST:
+        return Ledger(store, _latest(store))
+    if store.exists(f"runs/{name}/manifest.json"):
+        return Ledger(store, name)
+    found = sorted({key.split("/")[1] for key in store.keys(f"runs/{name}")}) if name else []
+    if len(found) == 1:
+        return Ledger(store, found[0])
+    if not found:
+        raise RunUnknown(f"there is no run {name!r} in this store; `{LATEST}` is the one that began last")
+    raise RunUnknown(f"{name!r} is the beginning of {len(found)} runs: {', '.join(found[:5])}; write more of it")
+
+
+def encoded(spec: ChangesetSpec) -> bytes:
+    """A changeset spec as the store keeps it: upstream's JSON."""
+    return (json.dumps(spec.encode(), indent=1, ensure_ascii=False) + "\n").encode("utf-8", "surrogateescape")
+
+
+def _latest(store: ArtifactStore) -> str:
+    try:
+        return str(json.loads(store.get(_LATEST_KEY))["run_id"])
+    except ArtifactMissing as error:
+        raise RunUnknown("there is no run in this store yet; `batchwright run SPEC` makes one") from error
+
+
+def _number(key: str) -> int:
+    return int(key.rsplit("/", 1)[1].removesuffix(".json"))

@@ -1,0 +1,302 @@
+"""One bare repository of ours per repository of the source: fetched by commit, shallow, shared by runs and processes.
+
+Remembers objects and nothing else: no address, no credentials. Steps never see it; work trees borrow its objects.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import logging
+import os
+import re
+import shutil
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from blocks.sources import DEFAULT_USERNAME, RepositoryLocation
+
+from .batches.errors import PermanentError
+from .gitcommand import GitFailed, ObjectReader, git
+
+log = logging.getLogger(__name__)
+
+NETWORK_TIMEOUT_SECONDS = 1800.0
+_LIST_TIMEOUT_SECONDS = 120.0
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+# Git asks this helper for a user and a password when, and only when, the host of the address demands them. The helper
+# is settings and environment of one git process: nothing of it is on a command line or on a disk.
+_CREDENTIAL_HELPER = (
+    '!f() { test "$1" = get && printf "username=%s\\npassword=%s\\n" "$BATCHWRIGHT_USERNAME" "$BATCHWRIGHT_TOKEN"; }; f'
+)
+
+
+class NoDefaultBranch(PermanentError):
+    """The repository has nothing to run on by default."""
+
+    def __init__(self, repository: str, reason: str) -> None:
+        super().__init__(repository, reason)
+        self.repository, self.reason = repository, reason
+
+    def __str__(self) -> str:
+        return f"repository {self.repository} {self.reason}"
+
+
+class BranchNotFound(PermanentError):
+    """The repository has no such branch."""
+
+    def __init__(self, repository: str, branch: str) -> None:
+        super().__init__(repository, branch)
+        self.repository, self.branch = repository, branch
+
+    def __str__(self) -> str:
+        return f'no branch matching "{self.branch}" found for repository {self.repository}'
+
+
+@dataclass(frozen=True)
+class Branch:
+    """A branch, by its short name, and the commit that it is at."""
+
+    name: str
+    commit: str
+
+
+@dataclass(frozen=True)
+class _References:
+    """What the repository's server says: commits by full reference name, and the reference that HEAD stands for."""
+
+    commits: Mapping[str, str]
+    head: str | None
+
+
+class Mirror:
+    """The mirror of one repository in ``folder``. Many processes may use the same one; threads too."""
+
+    def __init__(self, folder: Path, location: RepositoryLocation) -> None:
+        self._folder = folder
+        self._location = location
+        self._listing = threading.Lock()
+
+    @property
+    def repository(self) -> str:
+        """The repository's name in batch specs."""
+        return self._location.name
+
+    @cached_property
+    def git_dir(self) -> Path:
+        """The bare repository. It exists after the first ``fetch``."""
+        digest = hashlib.sha256(f"{self._location.name}\0{self._location.url}".encode()).hexdigest()
+        return self._folder / f"{digest[:32]}.git"
+
+    def default_branch(self) -> Branch:
+        """The branch that HEAD names, at its current commit. Raises NoDefaultBranch, GitError."""
+        references = self._references
+        if not references.commits:
+            raise NoDefaultBranch(self.repository, "is empty: it has no commit")
+        branches = _branches(references)
+        if references.head in branches:
+            return Branch(references.head, branches[references.head])
+        detached = references.commits.get("HEAD")
+        at_head = sorted(name for name, commit in branches.items() if commit == detached)
+        if not at_head:
+            raise NoDefaultBranch(self.repository, "has no default branch: its HEAD names no branch with commits")
+        name = next((name for name in ("main", "master") if name in at_head), at_head[0])
+        return Branch(name, branches[name])
+
+    def resolve(self, branch: str) -> Branch:
+        """A branch by its short or full name, at its current commit. Raises BranchNotFound, GitError."""
+        name = branch.removeprefix("refs/heads/")
+        commit = _branches(self._references).get(name)
+        if commit is None:
+            raise BranchNotFound(self.repository, name)
+        return Branch(name, commit)
+
+    def resolve_revision(self, revision: str) -> str | None:
+        """The commit of a branch, a tag or a full commit id; None if there is no such branch or tag. Raises GitError."""
+        commits = self._references.commits
+        for name in (f"refs/heads/{revision}", f"refs/tags/{revision}^{{}}", f"refs/tags/{revision}", revision):
+            if name in commits:
+                return commits[name]
+        return revision if _COMMIT.fullmatch(revision) else None
+
+    def fetch(self, commit: str) -> None:
+        """Have everything of one commit, without its history. Raises GitError."""
+        if self._has(commit):
+            return
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with self._locked() as lock:
+            if self._has(commit):
+                return
+            self._create()
+            self._remove_leftovers()
+            with self._access() as (env, secrets):
+                self._fetch(commit, env, secrets, lock)
+        log.debug("fetched %s of %s", commit, self.repository)
+
+    def files(self, commit: str) -> list[bytes]:
+        """The path of every file (and symbolic link) in a fetched commit, in git's order."""
+        listed = git(["ls-tree", "-r", "-z", commit], git_dir=self.git_dir)
+        entries = (entry.split(b"\t", 1) for entry in listed.split(b"\0") if entry)
+        return [path for header, path in entries if b" blob " in header]
+
+    def grep(
+        self, commit: str, pattern: str, *, regexp: bool, case_sensitive: bool, paths: Sequence[bytes] = ()
+    ) -> frozenset[bytes]:
+        """The text files of a fetched commit with a line that holds ``pattern``; ``paths`` narrows where to look.
+
+        A regular expression that git does not take raises GitFailed.
+        """
+        args: list[str | bytes] = ["-c", "grep.threads=2", "grep", "-l", "-z", "-I", "--no-color", "--full-name"]
+        args += ["-P" if regexp else "-F", *(() if case_sensitive else ("-i",)), "-e", pattern, commit, "--"]
+        args += [b":(literal)" + path for path in paths]
+        # Only with a UTF-8 locale does git compare letters, not bytes.
+        found = git(args, git_dir=self.git_dir, env={"LC_ALL": "C.UTF-8"}, expected=(0, 1))
+        return frozenset(name.split(b":", 1)[1] for name in found.split(b"\0") if name)
+
+    def root_entry_kind(self, commit: str, name: str) -> str | None:
+        """What the root folder of a fetched commit holds by that name: "blob", "tree", "symlink", "commit", or nothing."""
+        listed = git(["ls-tree", "-z", commit, "--", name], git_dir=self.git_dir)
+        if not listed:
+            return None
+        mode, kind = listed.split(b" ", 2)[:2]
+        return "symlink" if mode == b"120000" else kind.decode()
+
+    def objects(self) -> ObjectReader:
+        """A reader of the mirror's objects; use as a context manager."""
+        return ObjectReader(self.git_dir)
+
+    @property
+    def _references(self) -> _References:
+        """Asked once: everything in a run sees the repository at the same moment."""
+        with self._listing:
+            return self._listed
+
+    @cached_property
+    def _listed(self) -> _References:
+        patterns = ("HEAD", "refs/heads/*", "refs/tags/*")
+        with self._access() as (env, secrets):
+            args = ["ls-remote", "--symref", "--", self._location.url, *patterns]
+            listed = git(args, env=env, secrets=secrets, timeout_seconds=_LIST_TIMEOUT_SECONDS)
+        commits: dict[str, str] = {}
+        head = None
+        for line in listed.decode("utf-8", "replace").splitlines():
+            value, _, name = line.partition("\t")
+            if value.startswith("ref: "):
+                if name == "HEAD":
+                    head = value.removeprefix("ref: ").removeprefix("refs/heads/")
+            else:
+                commits[name] = value
+        return _References(commits, head)
+
+    def _reference_to(self, commit: str) -> str:
+        return f"refs/batchwright/{commit}"
+
+    def _has(self, commit: str) -> bool:
+        """A commit's reference is written after all of its objects, and keeps them."""
+        if not self.git_dir.is_dir():
+            return False
+        args = ["rev-parse", "--quiet", "--verify", f"{self._reference_to(commit)}^{{commit}}"]
+        return bool(git(args, git_dir=self.git_dir, expected=(0, 1)))
+
+    @contextmanager
+    def _locked(self) -> Iterator[int]:
+        """Only one process writes. Git's children inherit the lock: a fetch that outlives us keeps others out."""
+        with self.git_dir.with_suffix(".lock").open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield file.fileno()
+
+    def _create(self) -> None:
+        if self.git_dir.is_dir():
+            return
+        scratch = Path(tempfile.mkdtemp(dir=self._folder, prefix="new-"))
+        try:
+            git(["init", "--quiet", "--bare", "--template=", str(scratch)])
+            scratch.rename(self.git_dir)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+    def _remove_leftovers(self) -> None:
+        """What a killed fetch leaves. We hold the lock, so nobody uses them."""
+        for pattern in ("*.lock", "refs/**/*.lock", "objects/pack/tmp_*"):
+            for leftover in self.git_dir.glob(pattern):
+                with suppress(FileNotFoundError):
+                    leftover.unlink()
+
+    def _fetch(self, commit: str, env: Mapping[str, str], secrets: Mapping[str, str], lock: int) -> None:
+        def fetch(*args: str) -> None:
+            git(
+                ["fetch", "--quiet", "--no-tags", "--no-recurse-submodules", "--no-write-fetch-head", *args],
+                git_dir=self.git_dir,
+                env=env,
+                secrets=secrets,
+                pass_fds=(lock,),
+                timeout_seconds=NETWORK_TIMEOUT_SECONDS,
+            )
+
+        try:
+            fetch("--depth=1", "--", self._location.url, f"+{commit}:{self._reference_to(commit)}")
+        except GitFailed as refused:
+            if not _refuses_commits(refused):
+                raise
+            log.info("%s: the server gives no single commits; fetching all branches and tags", self.repository)
+            fetch("--", self._location.url, "+refs/heads/*:refs/all/heads/*", "+refs/tags/*:refs/all/tags/*")
+            git(["update-ref", self._reference_to(commit), commit], git_dir=self.git_dir)
+
+    @contextmanager
+    def _access(self) -> Iterator[tuple[dict[str, str], dict[str, str]]]:
+        """Environment, open and secret, with which git gets into the repository."""
+        credentials = self._location.credentials
+        if credentials.token is not None and self._location.url.startswith(("https://", "http://")):
+            env = {
+                "GIT_CONFIG_COUNT": "1",
+                "GIT_CONFIG_KEY_0": f"credential.{_origin(self._location.url)}.helper",
+                "GIT_CONFIG_VALUE_0": _CREDENTIAL_HELPER,
+                "BATCHWRIGHT_USERNAME": credentials.username or DEFAULT_USERNAME,
+            }
+            yield env, {"BATCHWRIGHT_TOKEN": credentials.token.get_secret_value()}
+        elif credentials.ssh_key is not None or credentials.known_hosts:
+            with tempfile.TemporaryDirectory(prefix="batchwright-ssh-") as folder:
+                key = credentials.ssh_key.get_secret_value() if credentials.ssh_key else ""
+                yield {"GIT_SSH_COMMAND": _ssh_command(Path(folder), key, credentials.known_hosts)}, {}
+        else:
+            yield {}, {}
+
+
+def _branches(references: _References) -> dict[str, str]:
+    prefix = "refs/heads/"
+    return {name.removeprefix(prefix): at for name, at in references.commits.items() if name.startswith(prefix)}
+
+
+def _origin(url: str) -> str:
+    scheme, _, rest = url.partition("://")
+    return f"{scheme}://{rest.partition('/')[0]}"
+
+
+def _refuses_commits(error: GitFailed) -> bool:
+    said = error.stderr.lower()
+    return any(
+        text in said for text in ("unadvertised object", "not our ref", "does not support", "no such remote ref")
+    )
+
+
+def _ssh_command(folder: Path, key: str, known_hosts: str) -> str:
+    """ssh with a key and known hosts from files that only we can read, and that are gone after the command."""
+    command = "ssh -o BatchMode=yes -o ConnectTimeout=30"
+    if key:
+        command += f" -i '{_private_file(folder / 'key', key.strip() + chr(10))}' -o IdentitiesOnly=yes"
+    if known_hosts:
+        file = _private_file(folder / "known_hosts", known_hosts.strip() + "\n")
+        command += f" -o UserKnownHostsFile='{file}' -o StrictHostKeyChecking=yes"
+    return command
+
+
+def _private_file(path: Path, content: str) -> Path:
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(content)
+    return path

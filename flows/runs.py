@@ -1,0 +1,276 @@
+"""One run of a batch change, without Prefect: what its workspaces share, and the records that it leaves."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Event
+from types import TracebackType
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from blocks.blobs import Blobs
+from blocks.repositories import RepositorySource
+from blocks.runtime import Runtime
+from blocks.store import ArtifactStore
+
+from . import progress
+from .batches.changesets import BaseRepository, ChangesetSpec, build, check_duplicates, import_specs
+from .batches.errors import BatchError, ChangesetError
+from .batches.mounts import resolve_mount
+from .batches.records import now
+from .batches.results import (
+    Failure,
+    RunManifest,
+    StepCounts,
+    StepReference,
+    StepResult,
+    WorkspaceResult,
+    WorkspaceState,
+)
+from .batches.spec import BatchSpec
+from .batches.steps import Outside
+from .checkout import Checkouts
+from .execution import Limits, Setting, WorkspaceRun
+from .ledger import Ledger
+from .resolution import Resolution, resolve
+from .staging import stage_mounts
+from .step_cache import StepCache, record_key, stored
+from .step_runs import Bench
+from .workspace_folders import reap_workspaces
+
+
+class Options(BaseModel):
+    """How a batch change is run. What it does stands in the batch spec."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    only: str = Field(default="*", description="Glob: run only the repositories whose names match, to try things out.")
+    workspaces_at_once: int = Field(default=4, ge=1, le=256, description="How many workspaces run at the same time.")
+    fail_fast: bool = Field(default=False, description="Stop everything when the first workspace fails.")
+    use_cache: bool = Field(default=True, description="Take the results of steps that ran before on the same inputs.")
+    allow_ignored: bool = Field(default=False, description="Also run repositories that hold a .batchignore file.")
+    step_timeout_seconds: float | None = Field(default=None, gt=0, description="How long one step may take.")
+    workspace_timeout_seconds: float | None = Field(
+        default=3600.0, gt=0, description="How long one workspace may take, from its set-up to its last step."
+    )
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """The outside of a run: where repositories come from, where steps run, where results go."""
+
+    repositories: RepositorySource
+    runtime: Runtime
+    store: ArtifactStore
+    home: Path
+    """The state folder of this machine: mirrors, checkouts, workspaces."""
+    spec_folder: Path | None = None
+    """Where `mount` paths are looked up; None: the spec can mount nothing."""
+    outside: Outside = Outside()
+
+
+class BatchRun:
+    """One run. A context manager: leaving it lets go of the checkouts; what was kept stays in the ledger."""
+
+    def __init__(self, run_id: str, text: str, spec: BatchSpec, options: Options, surroundings: Surroundings) -> None:
+        self.run_id, self.spec, self.options = run_id, spec, options
+        self.cancel = Event()
+        self.ledger = Ledger(surroundings.store, run_id)
+        self.resolution = Resolution()
+        self._text, self._surroundings = text, surroundings
+        self._stack = ExitStack()
+        self._setting: Setting | None = None
+        self._results: dict[int, WorkspaceResult] = {}
+        self._changesets: dict[int, tuple[ChangesetSpec, ...]] = {}
+        self._manifest = RunManifest(
+            run_id=run_id,
+            name=spec.name,
+            spec_digest=hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest(),
+            started_at=now(),
+            state="running",
+        )
+
+    def __enter__(self) -> BatchRun:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._stack.close()
+
+    def find_workspaces(self) -> Resolution:
+        """Resolve `on` and `workspaces`. Raises ResolutionError, git's errors."""
+        self.resolution = resolve(
+            self.spec,
+            self._surroundings.repositories,
+            self._surroundings.home / "mirrors",
+            allow_ignored=self.options.allow_ignored,
+            only=self.options.only,
+            jobs=self.options.workspaces_at_once,
+        )
+        return self.resolution
+
+    def begin(self) -> None:
+        """Note that the run begins, and prepare what its workspaces share. Raises MountError, the store's errors."""
+        around = self._surroundings
+        checkouts = self._stack.enter_context(Checkouts(around.home / "checkouts"))
+        blobs = Blobs(around.store)
+        bench = Bench(
+            run_id=self.run_id,
+            home=around.home,
+            runtime=around.runtime,
+            blobs=blobs,
+            checkouts=checkouts,
+            mirrors=self.resolution.mirrors,
+            mounts=stage_mounts(self.spec, mount_sources(self.spec, around.spec_folder), around.home / "mounts"),
+            cancel=self.cancel,
+        )
+        self._setting = Setting(
+            spec=self.spec,
+            bench=bench,
+            cache=StepCache(blobs, enabled=self.options.use_cache),
+            outside=around.outside,
+            limits=Limits(self.options.step_timeout_seconds, self.options.workspace_timeout_seconds),
+        )
+        reap_workspaces(around.home / "workspaces")
+        self.ledger.begin(self._manifest, self._text)
+
+    def open_workspace(self, number: int, show: Callable[[str], None]) -> WorkspaceRun:
+        """Begin with workspace ``number``, counted from 1. ``show`` takes the steps' output as people watch it."""
+        assert self._setting is not None, "begin() comes first"
+        return WorkspaceRun(self._setting, self.resolution.workspaces[number - 1], show)
+
+    def collect(self, number: int, ended: WorkspaceRun, failure: Failure | None = None) -> WorkspaceResult:
+        """Build the workspace's changeset specs and keep its records. Raises the store's errors.
+
+        ``failure`` is why it did not complete, where that is no step's. A changesetTemplate that does not render is
+        the workspace's failure, and leaves its steps in the cache.
+        """
+        failure = failure or ended.failure
+        if failure is None:
+            try:
+                self._changesets[number] = self._build_changesets(ended)
+            except BatchError as error:
+                failure = Failure(reason="outputs", message=str(error))
+        result = self._workspace_result(number, ended, failure)
+        self._results[number] = result
+        self.ledger.keep_workspace(number, result)
+        return result
+
+    def leave_out(self, number: int) -> WorkspaceResult:
+        """Note a workspace that was never begun, because the run was stopped."""
+        workspace = self.resolution.workspaces[number - 1]
+        result = WorkspaceResult(
+            repository=workspace.repository,
+            branch=workspace.branch,
+            commit=workspace.commit,
+            path=workspace.path,
+            state="cancelled",
+            failure=Failure(reason="cancelled", message="Not begun: the run was stopped before."),
+        )
+        self._results[number] = result
+        self.ledger.keep_workspace(number, result)
+        return result
+
+    def finish(self) -> RunManifest:
+        """Number the changeset specs, keep them and the manifest. Raises the store's errors."""
+        specs, results, problem = self._number_changesets()
+        if problem is None:
+            self.ledger.keep_changesets(specs)
+        manifest = self._manifest.model_copy(
+            update={
+                "ended_at": now(),
+                "state": "failed" if problem else _run_state(results),
+                "workspaces": results,
+                "step_counts": StepCounts.total(result.step_counts for result in results),
+                "failure": problem,
+                "changeset_specs": 0 if problem else len(specs),
+            }
+        )
+        self.ledger.keep_manifest(manifest)
+        return manifest
+
+    def _number_changesets(self) -> tuple[list[ChangesetSpec], tuple[WorkspaceResult, ...], Failure | None]:
+        specs: list[ChangesetSpec] = []
+        results = []
+        for number in sorted(self._results):
+            own = self._changesets.get(number, ())
+            numbers = tuple(range(len(specs) + 1, len(specs) + 1 + len(own)))
+            results.append(self._results[number].model_copy(update={"changeset_specs": numbers}))
+            specs.extend(own)
+        try:
+            check_duplicates(specs)
+            specs.extend(import_specs(self.spec.import_changesets, self.resolution.imports))
+        except ChangesetError as error:
+            results = [result.model_copy(update={"changeset_specs": ()}) for result in results]
+            return [], tuple(results), Failure(reason="changesets", message=str(error))
+        return specs, tuple(results), None
+
+    def _build_changesets(self, ended: WorkspaceRun) -> tuple[ChangesetSpec, ...]:
+        last = ended.executed
+        if last is None or last.diff is None or not last.diff.size_bytes:
+            return ()
+        workspace = ended.workspace
+        repository = BaseRepository(
+            id=workspace.repository,
+            name=workspace.repository,
+            base_ref=f"refs/heads/{workspace.branch}",
+            base_rev=workspace.commit,
+            file_matches=workspace.search_result_paths,
+        )
+        diff = Blobs(self._surroundings.store).get(stored(last.diff))
+        return build(self.spec, repository, path=workspace.path, outputs=ended.outputs, diff=diff)
+
+    def _workspace_result(self, number: int, ended: WorkspaceRun, failure: Failure | None) -> WorkspaceResult:
+        steps = tuple(self._keep_step(number, ended, result) for result in ended.results)
+        last, workspace = ended.executed, ended.workspace
+        return WorkspaceResult(
+            repository=workspace.repository,
+            branch=workspace.branch,
+            commit=workspace.commit,
+            path=workspace.path,
+            state=_workspace_state(failure),
+            steps=steps,
+            diff=last.diff if last and last.diff and last.diff.size_bytes else None,
+            diffstat=last.diffstat if last else ended.no_diffstat,
+            step_counts=StepCounts(
+                executed=sum(step.how in ("executed", "failed") for step in steps),
+                cached=sum(step.how == "cached" for step in steps),
+                skipped=sum(step.how == "skipped" for step in steps),
+            ),
+            seconds=round(ended.seconds, 3),
+            failure=failure,
+        )
+
+    def _keep_step(self, number: int, ended: WorkspaceRun, result: StepResult) -> StepReference:
+        if result.index in ended.cached:
+            return StepReference(index=result.index, how="cached", key=record_key(result.cache_key))
+        how = "executed" if result.state == "completed" else result.state
+        return StepReference(index=result.index, how=how, key=self.ledger.keep_step(number, result))
+
+
+def mount_sources(spec: BatchSpec, folder: Path | None) -> dict[str, Path]:
+    """The checked host path of everything that the steps mount, by the path as written. Raises MountError."""
+    return {
+        mount.path: resolve_mount(folder, mount.path, number)
+        for number, step in enumerate(spec.steps, 1)
+        for mount in step.mounts
+    }
+
+
+def _workspace_state(failure: Failure | None) -> WorkspaceState:
+    if failure is None:
+        return "completed"
+    return "cancelled" if failure.reason == "cancelled" else "failed"
+
+
+def _run_state(results: Sequence[WorkspaceResult]) -> WorkspaceState:
+    states = {result.state for result in results}
+    return "failed" if "failed" in states else "cancelled" if "cancelled" in states else "completed"
+
+
+def run_id_of(name: str, flow_run_id: str) -> str:
+    """What a run is called in the store: the same for every attempt of one flow run."""
+    return f"{name}-{flow_run_id[:8]}"

@@ -1,0 +1,276 @@
+"""One step in its container: the workspace's layers, the streams, the diff afterwards. Decides nothing about results."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from threading import Event
+
+from blocks.blobs import Blob, Blobs
+from blocks.runtime import ContainerRun, Exit, Image, Layers, ReadOnlyFile, Room, Runtime, RuntimeTrouble
+
+from .batches.diff import FileDiff, parse
+from .batches.masking import Masker, MaskingWriter, find_in_stream
+from .batches.steps import RenderedStep
+from .batches.workspaces import Workspace
+from .checkout import Checkout, Checkouts
+from .diffs import DiffCollector
+from .layers import UPPER, State, merge, state_digest
+from .live_log import LiveLog
+from .packing import pack, unpack
+from .staging import SCRIPT_TARGET, StagedMount, stage_files, stage_script
+from .untrusted import Folder
+from .workspace_folders import WorkspaceFolder
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A step as it will run, and the key under which its result is kept. Digests are hex sha256, by place in the container."""
+
+    rendered: RenderedStep
+    image: Image
+    key: str
+    working_directory: str
+    file_digests: Mapping[str, str]
+    mount_digests: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a container left: masked streams; and if it ended well, the cumulative diff and the step's packed layer."""
+
+    exit: Exit
+    stdout: Path
+    stderr: Path
+    diff: Path | None = None
+    layer: Path | None = None
+    """None if the step changed nothing, more than may be kept, or wrote a secret to a file."""
+    state_digest: str = ""
+    leaked_secret: str = ""
+    """The name of a secret that stands in what the step changed."""
+
+
+@dataclass(frozen=True)
+class LayerOf:
+    """The layer of an executed step. ``blob`` None: it is only here, too large for the store."""
+
+    index: int
+    blob: Blob | None
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What step runs need from the host: where things lie, and with what containers run."""
+
+    run_id: str
+    home: Path
+    runtime: Runtime
+    blobs: Blobs
+    checkouts: Checkouts
+    mirrors: Mapping[str, Path]
+    """Repository -> the bare repository that holds its commits."""
+    mounts: Mapping[str, StagedMount] = field(default_factory=dict)
+    """`mount` path as the spec writes it -> its copy."""
+    layer_bytes: int = 1 << 30
+    """A layer larger than this is not stored."""
+    cancel: Event = field(default_factory=Event)
+
+
+class StepRunner:
+    """Runs the steps of one workspace in containers. Close it, whatever happened."""
+
+    def __init__(self, bench: Bench, workspace: Workspace, masker: Masker, show: Callable[[str], None]) -> None:
+        self._bench, self._workspace, self._masker, self._show = bench, workspace, masker, show
+        self._stack, self._room_stack = ExitStack(), ExitStack()
+        self._checkout: Checkout | None = None
+        self._folder: WorkspaceFolder | None = None
+        self._collector: DiffCollector | None = None
+        self._room: Room | None = None
+        self._layers: dict[int, Path] = {}
+        self._state: tuple[tuple[int, ...], State] | None = None
+
+    def open(self) -> None:
+        """Prepare the checkout and the workspace's folder, unless that was done. Raises GitFailed, GitUnavailable."""
+        if self._collector is not None:
+            return
+        bench, workspace = self._bench, self._workspace
+        self._checkout = bench.checkouts.get(
+            bench.mirrors[workspace.repository],
+            workspace.commit,
+            workspace.branch,
+            sparse_path=workspace.path if workspace.only_fetch_workspace else "",
+        )
+        name = f"{bench.run_id}-{workspace_digest(workspace)}"
+        self._folder = self._stack.enter_context(WorkspaceFolder(bench.home / "workspaces", name))
+        self._collector = self._stack.enter_context(DiffCollector(self._checkout, self._folder.spool / "diff"))
+
+    def run(
+        self,
+        plan: Plan,
+        below: Sequence[LayerOf],
+        before: Sequence[FileDiff],
+        *,
+        steps_left: int,
+        limit_seconds: float | None,
+    ) -> Ran:
+        """Run one step on the layers ``below``; ``before`` is the workspace's diff so far.
+
+        Raises RuntimeTrouble, and the store's errors. After trouble the next call begins on a fresh layer in a new
+        room: whatever the old one held may be gone.
+        """
+        self.open()
+        assert self._folder is not None
+        index = plan.rendered.index
+        layers = [self._layer(layer) for layer in below]
+        layer = self._folder.layer(index)
+        spool = self._folder.spool / str(index)
+        shutil.rmtree(spool, ignore_errors=True)
+        spool.mkdir()
+        try:
+            ran = self._run_container(plan, layers, layer, spool, steps_left, limit_seconds)
+        except RuntimeTrouble:
+            self._close_room()
+            raise
+        if not ran.exit.ok:
+            return ran
+        self._layers[index] = layer
+        return self._take_change(ran, tuple(part.index for part in below), index, spool, before)
+
+    def close(self) -> None:
+        """Remove the containers, volumes and folders of this workspace. May be called more than once."""
+        try:
+            self._close_room()
+        finally:
+            self._collector = self._folder = self._state = None
+            self._layers.clear()
+            self._stack.close()
+
+    def _run_container(
+        self, plan: Plan, layers: list[Path], layer: Path, spool: Path, steps_left: int, limit_seconds: float | None
+    ) -> Ran:
+        assert self._checkout is not None
+        container = ContainerRun(
+            image=plan.image,
+            command=(plan.image.shell, SCRIPT_TARGET),
+            working_directory=plan.working_directory,
+            environment=plan.rendered.environment,
+            files=self._read_only_files(plan, spool),
+            timeout_seconds=limit_seconds,
+            labels={"step": str(plan.rendered.index + 1)},
+        )
+        ran = Ran(Exit(0), spool / "stdout", spool / "stderr")
+        with (
+            self._stream(ran.stdout, plan, "stdout") as stdout,
+            self._stream(ran.stderr, plan, "stderr") as stderr,
+        ):
+            exit = self._open_room(steps_left).run(
+                container,
+                Layers(self._checkout.tree, tuple(layers)),
+                layer,
+                stdout=stdout,
+                stderr=stderr,
+                cancel=self._bench.cancel,
+            )
+        return replace(ran, exit=exit)
+
+    def _read_only_files(self, plan: Plan, spool: Path) -> tuple[ReadOnlyFile, ...]:
+        mounts = (
+            ReadOnlyFile(self._bench.mounts[mount.path].source, mount.mountpoint) for mount in plan.rendered.mounts
+        )
+        return (stage_script(spool, plan.rendered.script), *stage_files(spool, plan.rendered.files), *mounts)
+
+    @contextmanager
+    def _stream(self, path: Path, plan: Plan, name: str) -> Iterator[MaskingWriter]:
+        """Where one stream of the container goes: masked, to a file and to whoever watches."""
+        live = LiveLog(f"step {plan.rendered.index + 1} {name} | ", self._show)
+        with path.open("wb") as file, closing(live), closing(MaskingWriter(self._masker, file, live)) as writer:
+            yield writer
+
+    def _take_change(
+        self, ran: Ran, below: tuple[int, ...], index: int, spool: Path, before: Sequence[FileDiff]
+    ) -> Ran:
+        """What the step made of the workspace: the diff, the digest, the packed layer."""
+        assert self._collector is not None
+        known = self._state_of(below)
+        state = known.with_layer(self._layers[index])
+        self._state = ((*below, index), state)
+        digest = state_digest(state)
+        diff = spool / "diff"
+        self._collector.collect_to(diff, state, before)
+        tainted = self._secrets_in_files(state, self._layers[index])
+        leaked = self._leaked_secret(diff, tainted)
+        packed: Path | None = spool / "layer"
+        if tainted or digest == state_digest(known) or not self._pack(index, spool / "layer"):
+            packed = None
+        return replace(ran, diff=diff, layer=packed, state_digest=digest, leaked_secret=leaked)
+
+    def _leaked_secret(self, diff: Path, tainted: Mapping[bytes, str]) -> str:
+        """The name of a secret that the diff would publish; of a binary file it shows nothing, so the file counts."""
+        with diff.open("rb") as file:
+            if found := find_in_stream(self._masker, file):
+                return found
+        if not tainted:
+            return ""
+        published = {os.fsencode(file.path) for file in parse(diff.read_bytes())}
+        return next((name for path, name in tainted.items() if path in published), "")
+
+    def _state_of(self, indexes: tuple[int, ...]) -> State:
+        assert self._checkout is not None
+        if self._state is not None and self._state[0] == indexes:
+            return self._state[1]
+        return merge([self._layers[index] for index in indexes], self._checkout.tree)
+
+    def _pack(self, index: int, target: Path) -> bool:
+        with target.open("wb") as file:
+            return pack(self._layers[index], file, limit_bytes=self._bench.layer_bytes)
+
+    def _layer(self, layer: LayerOf) -> Path:
+        """The folder of an earlier step's layer, fetched from the store when this machine did not run the step."""
+        assert self._folder is not None
+        if layer.index not in self._layers:
+            assert layer.blob is not None  # what cannot be fetched is never built on
+            folder, packed = self._folder.layer(layer.index), self._folder.spool / "unpacking"
+            with packed.open("w+b") as file:
+                self._bench.blobs.copy_to(layer.blob, file)
+                file.seek(0)
+                unpack(file, folder)
+            packed.unlink()
+            self._layers[layer.index] = folder
+        return self._layers[layer.index]
+
+    def _secrets_in_files(self, state: State, layer: Path) -> dict[bytes, str]:
+        """The files that this layer changed and that hold a secret, with its name; ignored files among them."""
+        found: dict[bytes, str] = {}
+        if self._masker:
+            with Folder(layer / UPPER) as folder:
+                for path, entry in state.entries.items():
+                    if entry.kind == "file" and entry.upper == layer / UPPER:
+                        with open(folder.open(path), "rb") as file:
+                            if name := find_in_stream(self._masker, file):
+                                found[path] = name
+        return found
+
+    def _open_room(self, steps: int) -> Room:
+        if self._room is None:
+            assert self._folder is not None
+            workspace = self._workspace
+            labels = {"run": self._bench.run_id, "workspace": f"{workspace.repository}@{workspace.branch}/{workspace.path}"}
+            self._room = self._room_stack.enter_context(
+                self._bench.runtime.open_room(self._folder.path.name, labels, folder=self._folder.path, steps=steps)
+            )
+        return self._room
+
+    def _close_room(self) -> None:
+        self._room = None
+        self._room_stack.close()
+
+
+def workspace_digest(workspace: Workspace) -> str:
+    """A short name for a workspace, good in file names."""
+    identity = "\0".join((workspace.repository, workspace.branch, workspace.path))
+    return hashlib.sha256(identity.encode("utf-8", "surrogateescape")).hexdigest()[:16]
