@@ -85,6 +85,8 @@ class BucketStore:
         """Write an artifact from a file; a large one in parts of 16 MiB, one after the other."""
         if path.stat().st_size <= _PART_BYTES:
             return self.put(key, path.read_bytes(), if_absent=if_absent)
+        if if_absent and self.exists(key):
+            return False
         return self._write(checked_key(key), partial(self._put_parts, key, path), if_absent=if_absent)
 
     def get(self, key: str) -> bytes:

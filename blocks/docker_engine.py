@@ -114,7 +114,11 @@ _MEANINGS: tuple[tuple[type[RuntimeTrouble], str, str], ...] = (
     (ContainerRefused, r"storage-opt", "leave the disk limit out: the engine's storage driver cannot"),
     (ContainerRefused, r"unable to find (user|group)", "set run_as to a user that the image has"),
     (ContainerRefused, r"network \S+ not found|no such network", "make the network, or choose another one"),
-    (RuntimeUnavailable, r"no such container|non.running container|is not running|marked for removal|container state", ""),
+    (
+        RuntimeUnavailable,
+        r"no such container|non.running container|is not running|marked for removal|container state",
+        "",
+    ),
     (ContainerRefused, r"oci runtime.*(not a directory|no such file|not found|permission denied|invalid argument)", ""),
 )
 """Text before status: engines and their versions give the same fault different numbers."""

@@ -80,7 +80,8 @@ class RepositoryList(Block):
     repositories: str = Field(
         default="",
         repr=False,
-        description="The list as YAML text. Addresses can be https://, ssh://, git@host:path, file:/// or absolute paths.",
+        description="The list as YAML text. Addresses can be https://, ssh://, git@host:path, file:/// or absolute "
+        "paths.",
     )
     file: str = Field(
         default="",

@@ -145,7 +145,9 @@ class Runtime(Protocol):
         """How workspaces under ``folder`` will be made, and why: overlay where the engine can, else copy."""
         ...
 
-    def open_room(self, name: str, labels: Mapping[str, str], *, folder: Path, steps: int) -> AbstractContextManager[Room]:
+    def open_room(
+        self, name: str, labels: Mapping[str, str], *, folder: Path, steps: int
+    ) -> AbstractContextManager[Room]:
         """Make the place for one workspace of about ``steps`` steps to run; ``folder`` is the workspace's own on the host."""
         ...
 

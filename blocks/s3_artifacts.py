@@ -14,6 +14,8 @@ from blocks.store import checked_key
 
 # A check is to tell soon that a store is not there; a run in its third hour rather waits.
 _CHECK_PATIENCE_SECONDS = 2.0
+# What S3 allows a name (1024) beyond what we allow a key (800).
+_MAX_PREFIX_BYTES = 200
 
 
 class S3Artifacts(StoreBlock):
@@ -71,6 +73,8 @@ class S3Artifacts(StoreBlock):
     @field_validator("prefix")
     @classmethod
     def _is_a_key(cls, prefix: str) -> str:
+        if len(prefix.encode()) > _MAX_PREFIX_BYTES:
+            raise ValueError(f"prefix has at most {_MAX_PREFIX_BYTES} bytes")
         return checked_key(prefix) if prefix else prefix
 
     @field_validator("endpoint_url")

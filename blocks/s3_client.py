@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from io import BytesIO
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import boto3.session
@@ -75,14 +76,11 @@ def connect(
 ) -> S3Client:
     """A client for all threads of this process.
 
-    Without a key, boto3 looks in its usual places: environment, files, roles.
+    Without a key, boto3 looks in its usual places: environment, files, roles. Raises ``StoreRefused`` for settings that
+    boto3 cannot use, its own (``AWS_PROFILE``, say) among them.
     """
-    session = boto3.session.Session(
-        aws_access_key_id=access_key_id,
-        aws_secret_access_key=secret_access_key.get_secret_value() if secret_access_key else None,
-        aws_session_token=session_token.get_secret_value() if session_token else None,
-        region_name=region,
-    )
+    if isinstance(verify, str) and not Path(verify).is_file():
+        raise StoreRefused("S3 client", f"there is no file {verify!r}; correct ca_bundle")
     config = Config(
         # The store's own retries are bounded by time; boto3's, by a count and by a quota that all threads share.
         retries={"mode": "standard", "total_max_attempts": 1},
@@ -93,13 +91,25 @@ def connect(
         response_checksum_validation=checksums,
         s3={"addressing_style": "path" if path_style else "virtual"},
     )
-    client: S3Client = session.client("s3", endpoint_url=endpoint_url, verify=verify, config=config)
+    try:
+        session = boto3.session.Session(
+            aws_access_key_id=access_key_id,
+            aws_secret_access_key=secret_access_key.get_secret_value() if secret_access_key else None,
+            aws_session_token=session_token.get_secret_value() if session_token else None,
+            region_name=region,
+        )
+        client: S3Client = session.client("s3", endpoint_url=endpoint_url, verify=verify, config=config)
+    except (BotoCoreError, ValueError) as error:
+        raise StoreRefused("S3 client", str(error)) from error
     client.meta.events.register_last("before-call.s3", _send_small_bodies_at_once)
     return client
 
 
 def _send_small_bodies_at_once(params: dict[str, Any], **_: object) -> None:
-    """Do not ask first (Expect: 100-continue): a store that is busy with the same key lets boto3 wait for a second."""
+    """Do not ask first (Expect: 100-continue).
+
+    Meanwhile SeaweedFS holds the key, and those who want the same key look again only after a second.
+    """
     body = params.get("body")
     if isinstance(body, BytesIO) and body.getbuffer().nbytes <= _SMALL_BYTES:
         params["headers"].pop("Expect", None)

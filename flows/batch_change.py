@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextvars
 import re
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
+from blocks.docker_runtime import DockerRuntime
 from prefect import flow, runtime, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
@@ -16,7 +15,6 @@ from prefect.states import Cancelled, Completed, Failed
 from prefect.tasks import Task, exponential_backoff
 
 from blocks.artifacts import LocalArtifacts
-from blocks.docker_runtime import DockerRuntime
 from blocks.repositories import RepositoryFolder, RepositoryList
 from blocks.s3_artifacts import S3Artifacts
 from blocks.secrets import StepSecrets
@@ -35,9 +33,13 @@ RETRIES = 3
 """Of a stage that met a temporary error. A step's own failure is never repeated."""
 
 
-def _is_worth_another_try(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
+def _error_of(state: State[Any]) -> BaseException:
     error = state.result(raise_on_failure=False)
-    return isinstance(error, BaseException) and is_temporary(error)
+    return error if isinstance(error, BaseException) else RuntimeError(state.message)
+
+
+def _is_worth_another_try(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
+    return is_temporary(_error_of(state))
 
 
 _STAGE: dict[str, Any] = {
@@ -94,7 +96,7 @@ def batch_change(
     with BatchRun(run_id, spec, change, options, around) as run:
         find_workspaces(run)
         run.begin()
-        run_workspaces(run)
+        run.run_workspaces(lambda number: run_workspace(run, number))
         manifest = finish(run)
         summaries.publish(manifest, run.ledger)
     progress.observer.get()(progress.RunEnded(manifest))
@@ -107,20 +109,6 @@ def find_workspaces(run: BatchRun) -> State[Any]:
     found = run.find_workspaces()
     progress.observer.get()(progress.WorkspacesFound(len(found.workspaces)))
     return Completed(message=f"{len(found.workspaces)} workspaces, {len(found.ignored)} ignored")
-
-
-def run_workspaces(run: BatchRun) -> None:
-    """Run every workspace, some at a time. One that fails leaves the others alone, unless ``fail_fast``."""
-    numbers = range(1, len(run.resolution.workspaces) + 1)
-    with ThreadPoolExecutor(run.options.workspaces_at_once, thread_name_prefix="workspace") as pool:
-        running = [pool.submit(contextvars.copy_context().run, run_workspace, run, number) for number in numbers]
-        try:
-            for future in as_completed(running):
-                if future.result().state == "failed" and run.options.fail_fast:
-                    run.cancel.set()
-        except BaseException:
-            run.cancel.set()  # the others end within seconds; the pool waits for them
-            raise
 
 
 def run_workspace(run: BatchRun, number: int) -> WorkspaceResult:
@@ -139,18 +127,18 @@ def run_workspace(run: BatchRun, number: int) -> WorkspaceResult:
 
 
 def _run_stages(run: BatchRun, number: int, workspace: WorkspaceRun) -> WorkspaceResult:
-    name, notify = workspace.workspace.title, progress.observer.get()
-    notify(progress.WorkspaceStage(number, workspace.workspace, "set-up"))
+    name, notify = run.title(number), progress.observer.get()
+    notify(progress.WorkspaceStage(number, name, "set-up"))
     state = set_up(name, workspace, return_state=True)
     if workspace.is_cached:
         return run.collect(number, workspace)
     for index, step in enumerate(run.spec.steps):
         if not state.is_completed():
             break
-        notify(progress.WorkspaceStage(number, workspace.workspace, f"step {index + 1}"))
+        notify(progress.WorkspaceStage(number, name, f"step {index + 1}"))
         state = run_step(name, index + 1, " ".join(step.container.split()), workspace, return_state=True)
-    failure = None if state.is_completed() else workspace.fail(state.result(raise_on_failure=False))
-    notify(progress.WorkspaceStage(number, workspace.workspace, "diff"))
+    failure = None if state.is_completed() else workspace.fail(_error_of(state))
+    notify(progress.WorkspaceStage(number, name, "diff"))
     return collect_diff(name, run, number, workspace, failure)
 
 

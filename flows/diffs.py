@@ -110,7 +110,13 @@ class DiffCollector:
         index.write_bytes(gitindex.written(_tracked(base, changed, before)))
         try:
             # Not in the configuration: it would change how git prints binary patches, too.
-            git(["-c", "core.looseCompression=0", "add", "--all"], git_dir=git_dir, work_tree=work_tree, index=index, cwd=work_tree)
+            git(
+                ["-c", "core.looseCompression=0", "add", "--all"],
+                git_dir=git_dir,
+                work_tree=work_tree,
+                index=index,
+                cwd=work_tree,
+            )
         except GitFailed as error:
             raise _refusal(error) from error
         diff = [

@@ -1,7 +1,7 @@
 """The steps of a workspace -> results, through the step cache. Knows no Prefect.
 
-A ``WorkspaceRun`` is one workspace's life: ``set_up``, ``run_step`` for each step, ``close``. Every call may be repeated
-after a temporary error: what was reached stays reached, and a step begins again on a fresh layer.
+A ``WorkspaceRun`` is one workspace's life: ``set_up``, ``run_step`` for each step, ``close``. Every call may be
+repeated after a temporary error: what was reached stays reached, and a step begins again on a fresh layer.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ class Setting:
     spec: BatchSpec
     bench: Bench
     cache: StepCache
-    outside: Outside = Outside()
-    limits: Limits = Limits()
+    outside: Outside = field(default_factory=Outside)
+    limits: Limits = field(default_factory=Limits)
 
     @cached_property
     def masker(self) -> Masker:
@@ -59,7 +59,7 @@ class Setting:
 class _Reached:
     """Where a workspace stands after the steps so far."""
 
-    previous: StepState = StepState()
+    previous: StepState = field(default_factory=StepState)
     outputs: Mapping[str, object] = field(default_factory=dict)
     state_digest: str = ""
     layers: tuple[LayerOf, ...] = ()
@@ -164,7 +164,9 @@ class WorkspaceRun:
 
     def _can_build_on(self, found: StepResult) -> bool:
         """A change without its layer cannot be built on: it counts only if nothing comes after it."""
-        return self.steps_left == 1 or found.layer is not None or (found.state_digest or "") == self._reached.state_digest
+        return (
+            self.steps_left == 1 or found.layer is not None or (found.state_digest or "") == self._reached.state_digest
+        )
 
     def _plan(self, index: int) -> Plan:
         """What step ``index`` would run with now. Raises TemplateError and what the runtime says of the image."""
@@ -193,7 +195,8 @@ class WorkspaceRun:
         self._attempts += 1
         started_at = now()
         limit, whole = self._time_left()
-        ran = self._runner.run(plan, self._reached.layers, steps_left=self.steps_left, limit_seconds=limit)
+        before = parse(self._diff_so_far())
+        ran = self._runner.run(plan, self._reached.layers, before, steps_left=self.steps_left, limit_seconds=limit)
         failure = None
         if not ran.exit.ok:
             shown = self._setting.limits.workspace_seconds if whole else limit
@@ -207,6 +210,12 @@ class WorkspaceRun:
             return
         self._setting.cache.keep(result)
         self._complete(result)
+
+    def _diff_so_far(self) -> bytes:
+        last = self.executed
+        if last is None or last.diff is None or not last.diff.size_bytes:
+            return b""
+        return self._setting.bench.blobs.get(stored(last.diff))
 
     def _time_left(self) -> tuple[float | None, bool]:
         """How long the next step may take, and whether it is the workspace's limit that says so."""
@@ -274,7 +283,7 @@ class WorkspaceRun:
         return True
 
     def _complete(self, result: StepResult) -> None:
-        """Go on from a completed step: its outputs, its state, its layer. Raises TemplateError if outputs do not render.
+        """Go on from a completed step: its outputs, its state, its layer. Raises OutputError, TemplateError.
 
         Outputs are rendered anew, also of a cached result: they are a function of what the step left, and an edited
         `outputs` needs no container.

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from blocks.runtime import Exit, ImageRefused, ImageUnavailable
+from blocks.runtime import ImageRefused, ImageUnavailable
 from blocks.store import StoreFull
 
-from .batches.errors import PermanentError, TemplateError
+from .batches.errors import PermanentError, TemplateError, TemporaryError
+from .batches.outputs import OutputError
 from .batches.results import Failure
 from .batches.steps import ImageNameError
+from .step_runs import Plan, Ran
 
 TAIL_BYTES = 4096
 """How much of a failed step's output stands in its message."""
@@ -17,8 +19,6 @@ TAIL_BYTES = 4096
 
 def is_temporary(error: BaseException) -> bool:
     """Whether another try may work. True for TemporaryError and the blocks' own errors that say so."""
-    from .batches.errors import TemporaryError
-
     return isinstance(error, TemporaryError) or bool(getattr(error, "temporary", False))
 
 
@@ -28,23 +28,22 @@ def failure_of_error(error: BaseException) -> Failure:
         return Failure(reason="image", message=str(error))
     if isinstance(error, StoreFull) or "no space left on device" in str(error).lower():
         return Failure(reason="disk_full", message=str(error))
-    if isinstance(error, TemplateError):
-        return Failure(reason="outputs" if ".outputs." in error.field else "step_failed", message=str(error))
+    if isinstance(error, OutputError) or (isinstance(error, TemplateError) and ".outputs." in error.field):
+        return Failure(reason="outputs", message=str(error))
     if isinstance(error, PermanentError):
         return Failure(reason="step_failed", message=str(error))
     return Failure(reason="infrastructure", message=str(error) or type(error).__name__)
 
 
-def failure_of_exit(
-    exit: Exit, *, script: str, image: str, stdout: Path, stderr: Path, limit_seconds: float | None, whole: bool
-) -> Failure:
-    """Why a step's container did not do. ``whole``: the limit was the workspace's, not the step's.
+def failure_of_exit(ran: Ran, plan: Plan, *, limit_seconds: float | None, whole: bool) -> Failure:
+    """Why a step's container did not do. ``whole``: the time limit was the workspace's, not the step's.
 
     Upstream: src-cli internal/batches/executor/run_steps.go, stepFailedErr.
     """
+    exit = ran.exit
     if exit.cancelled:
         return Failure(reason="cancelled", message="Cancelled: the step's container was stopped and removed.")
-    told = _told(script, image, stdout, stderr)
+    told = _told(ran, plan)
     if exit.timed_out:
         scope = "" if whole else " by this step"
         limit = go_duration(limit_seconds or 0)
@@ -75,13 +74,13 @@ def go_duration(seconds: float) -> str:
     return f"{hours}h{minutes}m{shown}s" if hours else f"{minutes}m{shown}s" if minutes else f"{shown}s"
 
 
-def _told(script: str, image: str, stdout: Path, stderr: Path) -> str:
-    first, *more = script.strip("\n").split("\n")
+def _told(ran: Ran, plan: Plan) -> str:
+    first, *more = plan.rendered.script.strip("\n").split("\n")
     text = f"run: {first}"
     if more:
         text += f"\n\t(... and {len(more)} more lines)"
-    text += f"\ncontainer: {image}\n"
-    for title, path in (("standard out", stdout), ("standard error", stderr)):
+    text += f"\ncontainer: {plan.rendered.image}\n"
+    for title, path in (("standard out", ran.stdout), ("standard error", ran.stderr)):
         if tail := _tail(path):
             text += f"\n{title}:\n" + "".join(f"\t{line}\n" for line in tail.split("\n"))
     return text + "\n"

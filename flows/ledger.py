@@ -1,11 +1,11 @@
 """The runs in the artifact store: what was asked, what became of it. The truth, whatever Prefect remembers.
 
-    runs/<run>/manifest.json               RunManifest, written at the start and at the end
-    runs/<run>/spec.yaml                   the batch spec as given
-    runs/<run>/workspaces/<n>.json         WorkspaceResult, written when the workspace ends
-    runs/<run>/steps/<n>-<step>.json       StepResult of what ran, failed or was skipped in this run
-    runs/<run>/changesets/<n>.json .patch  changeset specs in upstream's form, and their diffs (git apply -p0)
-    latest-run.json                        which run began last
+runs/<run>/manifest.json               RunManifest, written at the start and at the end
+runs/<run>/spec.yaml                   the batch spec as given
+runs/<run>/workspaces/<n>.json         WorkspaceResult, written when the workspace ends
+runs/<run>/steps/<n>-<step>.json       StepResult of what ran, failed or was skipped in this run
+runs/<run>/changesets/<n>.json .patch  changeset specs in upstream's form, and their diffs (git apply -p0)
+latest-run.json                        which run began last
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ import re
 import shutil
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -118,7 +118,7 @@ class Mirror:
         return Branch(name, commit)
 
     def resolve_revision(self, revision: str) -> str | None:
-        """The commit of a branch, a tag or a full commit id; None if there is no such branch or tag. Raises GitError."""
+        """The commit of a branch, a tag, or a full commit id; None if there is no such thing. Raises GitError."""
         commits = self._references.commits
         for name in (f"refs/heads/{revision}", f"refs/tags/{revision}^{{}}", f"refs/tags/{revision}", revision):
             if name in commits:
@@ -139,28 +139,31 @@ class Mirror:
                 self._fetch(commit, env, secrets, lock)
         log.debug("fetched %s of %s", commit, self.repository)
 
-    def files(self, commit: str) -> list[bytes]:
-        """The path of every file (and symbolic link) in a fetched commit, in git's order."""
+    def files(self, commit: str) -> tuple[str, ...]:
+        """The path of every file (and symbolic link) in a fetched commit, in git's order.
+
+        A name that is not UTF-8 cannot be given to templates: it is left out, with a warning.
+        """
         listed = git(["ls-tree", "-r", "-z", commit], git_dir=self.git_dir)
         entries = (entry.split(b"\t", 1) for entry in listed.split(b"\0") if entry)
-        return [path for header, path in entries if b" blob " in header]
+        return self._decoded(path for header, path in entries if b" blob " in header)
 
     def grep(
-        self, commit: str, pattern: str, *, regexp: bool, case_sensitive: bool, paths: Sequence[bytes] = ()
-    ) -> frozenset[bytes]:
+        self, commit: str, pattern: str, *, regexp: bool, case_sensitive: bool, paths: Sequence[str] = ()
+    ) -> frozenset[str]:
         """The text files of a fetched commit with a line that holds ``pattern``; ``paths`` narrows where to look.
 
         A regular expression that git does not take raises GitFailed.
         """
-        args: list[str | bytes] = ["-c", "grep.threads=2", "grep", "-l", "-z", "-I", "--no-color", "--full-name"]
+        args = ["-c", "grep.threads=2", "grep", "-l", "-z", "-I", "--no-color", "--full-name"]
         args += ["-P" if regexp else "-F", *(() if case_sensitive else ("-i",)), "-e", pattern, commit, "--"]
-        args += [b":(literal)" + path for path in paths]
+        args += [f":(literal){path}" for path in paths]
         # Only with a UTF-8 locale does git compare letters, not bytes.
         found = git(args, git_dir=self.git_dir, env={"LC_ALL": "C.UTF-8"}, expected=(0, 1))
-        return frozenset(name.split(b":", 1)[1] for name in found.split(b"\0") if name)
+        return frozenset(self._decoded(name.split(b":", 1)[1] for name in found.split(b"\0") if name))
 
     def root_entry_kind(self, commit: str, name: str) -> str | None:
-        """What the root folder of a fetched commit holds by that name: "blob", "tree", "symlink", "commit", or nothing."""
+        """The kind of an entry in a commit's root folder: "blob", "tree", "symlink", "commit"; None: no entry."""
         listed = git(["ls-tree", "-z", commit, "--", name], git_dir=self.git_dir)
         if not listed:
             return None
@@ -193,6 +196,15 @@ class Mirror:
             else:
                 commits[name] = value
         return _References(commits, head)
+
+    def _decoded(self, paths: Iterable[bytes]) -> tuple[str, ...]:
+        found = []
+        for path in paths:
+            try:
+                found.append(path.decode())
+            except UnicodeDecodeError:
+                log.warning("%s: the file name %r is not UTF-8 and is left out", self.repository, path)
+        return tuple(found)
 
     def _reference_to(self, commit: str) -> str:
         return f"refs/batchwright/{commit}"

@@ -7,7 +7,6 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 
 from .batches.results import RunManifest, WorkspaceResult
-from .batches.workspaces import Workspace
 
 
 @dataclass(frozen=True)
@@ -22,7 +21,7 @@ class WorkspaceStage:
     """Workspace ``number``, counted from 1, has begun with something: its set-up, a step, its diff."""
 
     number: int
-    workspace: Workspace
+    title: str
     stage: str
 
 

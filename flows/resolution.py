@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from blocks.sources import RepositoryLocation, RepositorySource, SourceError
+from blocks.sources import RepositorySource, SourceError
 
 from .batches.errors import BatchError, PermanentError, ResolutionError, TemporaryError
 from .batches.glob import GlobError, compile_glob
@@ -22,6 +23,7 @@ from .batches.workspaces import (
     Rule,
     Workspace,
     determine,
+    folder_searches,
     folders_with,
     ignore_status,
     merge_rules,
@@ -29,6 +31,7 @@ from .batches.workspaces import (
 from .mirror import Mirror
 from .search import answer
 
+_MALFORMED = "malformed 'on' field; missing either a repository name or a query"
 _Result = TypeVar("_Result")
 
 
@@ -60,17 +63,22 @@ def resolve(
 
     Raises ResolutionError with everything that is wrong, TemplateError, or TemporaryError if trying again may help.
     """
-    resolver = _Resolver(source, mirrors_folder, only, jobs)
-    revisions = merge_rules(resolver.rules(spec))
-    resolver.fetch(revisions)
-    kept, ignored = resolver.without_ignored(revisions, allow_ignored=allow_ignored)
-    workspaces = determine(spec, kept, resolver.folders(kept, spec))
+    with ThreadPoolExecutor(max_workers=max(1, jobs)) as pool:
+        resolver = _Resolver(source, mirrors_folder, only, pool, jobs)
+        revisions = merge_rules(resolver.rules(spec))
+        resolver.fetch(revisions)
+        ignored = resolver.ignored(revisions)
+        kept = [revision for revision in revisions if allow_ignored or revision not in ignored]
+        folders = resolver.folders(folder_searches(spec, kept))
+    asked_to_ignore = {(revision.repository, revision.commit) for revision in ignored}
+    workspaces = tuple(
+        workspace.model_copy(update={"ignored": (workspace.repository, workspace.commit) in asked_to_ignore})
+        for workspace in determine(spec, kept, lambda revision, name: folders[revision, name])
+    )
+    names = sorted({revision.repository for revision in ignored})
     return Resolution(
-        workspaces=tuple(
-            workspace.model_copy(update={"ignored": True}) if workspace.repository in ignored else workspace
-            for workspace in workspaces
-        ),
-        ignored=() if allow_ignored else tuple((name, f"its root holds {BATCH_IGNORE}") for name in sorted(ignored)),
+        workspaces=workspaces,
+        ignored=() if allow_ignored else tuple((name, f"there is a {BATCH_IGNORE} in its root") for name in names),
         skipped=tuple(sorted(resolver.skipped.items())),
         mirrors={workspace.repository: resolver.mirror(workspace.repository).git_dir for workspace in workspaces},
         imports={entry.repository: entry.repository for entry in spec.import_changesets},
@@ -80,32 +88,147 @@ def resolve(
 class _Resolver:
     """The repositories of a source and their mirrors, during one resolution."""
 
-    def __init__(self, source: RepositorySource, mirrors_folder: Path, only: str, jobs: int) -> None:
+    def __init__(
+        self, source: RepositorySource, mirrors_folder: Path, only: str, pool: ThreadPoolExecutor, jobs: int
+    ) -> None:
         try:
-            self._locations: Mapping[str, RepositoryLocation] = source.locations()
+            locations = source.locations()
             self._only = compile_glob(only)
         except (SourceError, GlobError) as error:
             raise ResolutionError((str(error),)) from error
-        self._mirrors = {name: Mirror(mirrors_folder, at) for name, at in self._locations.items()}
-        self._jobs = jobs
+        self._mirrors = {name: Mirror(mirrors_folder, location) for name, location in locations.items()}
+        self._pool, self._jobs = pool, jobs
         self.skipped: dict[str, str] = {}
 
     def mirror(self, repository: str) -> Mirror:
-        """The mirror of a repository. Raises PermanentError, with names that look alike, if there is none."""
-        try:
-            return self._mirrors[repository]
-        except KeyError:
-            raise PermanentError(self._unknown(repository)) from None
+        """The mirror of a repository. Raises PermanentError, with a name that looks alike, if there is none."""
+        found = self._mirrors.get(repository)
+        if found is None:
+            raise PermanentError(self._not_found(repository))
+        return found
 
     def rules(self, spec: BatchSpec) -> tuple[Rule, ...]:
-        """What each entry of `on` comes to. Raises everything that is wrong with all of them at once."""
+        """What each entry of `on` comes to. Raises everything that is wrong with all of them, together."""
         faults = _Faults()
+        explicit = {
+            entry: self._pool.submit(self._repository, entry) for entry in spec.on if isinstance(entry, OnRepository)
+        }
         rules: list[Rule] = []
         for entry in spec.on:
-            with faults.collect(f"resolving {json.dumps(_title(entry), ensure_ascii=False)}"):
-                rules.append(self._query(entry, spec.version) if isinstance(entry, OnQuery) else self._repository(entry))
+            with faults.collected(f"resolving {json.dumps(_title(entry), ensure_ascii=False)}: "):
+                if isinstance(entry, OnQuery):
+                    rules.append(self._query(entry, spec.version))
+                else:
+                    rules.append(explicit[entry].result())
         for name in dict.fromkeys(entry.repository for entry in spec.import_changesets):
-            if name not in self._mirrors:
-                faults.add(f'repository "{name}" not found', "importChangesets")
+            with faults.collected("importChangesets: "):
+                self.mirror(name)
         faults.raise_if_any()
         return tuple(rules)
+
+    def fetch(self, revisions: Sequence[Revision]) -> None:
+        """Have every commit in its mirror."""
+        self._for_each(revisions, lambda revision: self.mirror(revision.repository).fetch(revision.commit))
+
+    def ignored(self, revisions: Sequence[Revision]) -> frozenset[Revision]:
+        """The revisions with a .batchignore in their root."""
+
+        def is_ignored(revision: Revision) -> bool:
+            kind = self.mirror(revision.repository).root_entry_kind(revision.commit, BATCH_IGNORE)
+            return ignore_status(kind, allow_ignored=False) == "ignored"
+
+        return frozenset(revision for revision, found in self._for_each(revisions, is_ignored).items() if found)
+
+    def folders(self, searches: Sequence[tuple[Revision, str]]) -> dict[tuple[Revision, str], list[str]]:
+        """The folders of a revision that hold a file of a name."""
+        files = self._for_each(
+            [revision for revision, _ in searches],
+            lambda revision: self.mirror(revision.repository).files(revision.commit),
+        )
+        return {(revision, name): folders_with(name, files[revision]) for revision, name in searches}
+
+    def _for_each(self, revisions: Sequence[Revision], ask: Callable[[Revision], _Result]) -> dict[Revision, _Result]:
+        """Ask something about every revision, side by side. Raises everything that went wrong, together."""
+        futures = {revision: self._pool.submit(ask, revision) for revision in revisions}
+        faults, found = _Faults(), {}
+        for revision, future in futures.items():
+            with faults.collected(f"repository {revision.repository}: "):
+                found[revision] = future.result()
+        faults.raise_if_any()
+        return found
+
+    def _query(self, entry: OnQuery, version: int) -> Rule:
+        if not entry.query.strip():
+            raise PermanentError(_MALFORMED)
+        wanted = (mirror for name, mirror in self._mirrors.items() if self._only.match(name))
+        found = answer(parse_query(entry.query, version=version), wanted, jobs=self._jobs)
+        faults = _Faults()
+        for name, error in found.failures.items():
+            faults.add(f"repository {name}: {error}", temporary=isinstance(error, TemporaryError))
+        faults.raise_if_any()
+        self.skipped.update(found.skipped)
+        return Rule(
+            explicit=False,
+            revisions=tuple(
+                Revision(name, match.branch.name, match.branch.commit, match.paths)
+                for name, match in found.matches.items()
+            ),
+        )
+
+    def _repository(self, entry: OnRepository) -> Rule:
+        if not entry.repository:
+            raise PermanentError(_MALFORMED)
+        mirror = self.mirror(entry.repository)
+        if not self._only.match(entry.repository):
+            return Rule(explicit=True, revisions=())
+        faults, branches = _Faults(), []
+        for name in dict.fromkeys(entry.branches):
+            with faults.collected():
+                branches.append(mirror.resolve(name))
+        faults.raise_if_any()
+        return Rule(
+            explicit=True,
+            revisions=tuple(
+                Revision(entry.repository, branch.name, branch.commit)
+                for branch in dict.fromkeys(branches or [mirror.default_branch()])
+            ),
+        )
+
+    def _not_found(self, repository: str) -> str:
+        alike = difflib.get_close_matches(repository, self._mirrors, n=1, cutoff=0.6)
+        hint = f', did you mean "{alike[0]}"?' if alike else f" (there are {len(self._mirrors)} repositories)"
+        return f'repository "{repository}" not found{hint}'
+
+
+class _Faults:
+    """What went wrong so far."""
+
+    def __init__(self) -> None:
+        self._texts: list[str] = []
+        self._all_temporary = True
+
+    def add(self, text: str, *, temporary: bool) -> None:
+        self._texts.append(text)
+        self._all_temporary = self._all_temporary and temporary
+
+    @contextmanager
+    def collected(self, where: str = "") -> Iterator[None]:
+        """Note what the body raises, of the errors that we foresaw."""
+        try:
+            yield
+        except ResolutionError as error:
+            for reason in error.reasons:
+                self.add(f"{where}{reason}", temporary=False)
+        except BatchError as error:
+            self.add(f"{where}{error}", temporary=isinstance(error, TemporaryError))
+
+    def raise_if_any(self) -> None:
+        """ResolutionError with all of it, or TemporaryError when nothing of it is there to stay."""
+        if self._texts and self._all_temporary:
+            raise TemporaryError("\n".join(self._texts))
+        if self._texts:
+            raise ResolutionError(tuple(self._texts))
+
+
+def _title(entry: OnQuery | OnRepository) -> str:
+    return entry.query if isinstance(entry, OnQuery) else f"repository:{entry.repository}"

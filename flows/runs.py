@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack
+from contextvars import copy_context
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
@@ -13,19 +16,20 @@ from types import TracebackType
 from pydantic import BaseModel, ConfigDict, Field
 
 from blocks.blobs import Blobs
-from blocks.repositories import RepositorySource
-from blocks.runtime import Runtime
-from blocks.store import ArtifactStore
+from blocks.runtime import Runtime, RuntimeTrouble
+from blocks.sources import RepositorySource
+from blocks.store import ArtifactStore, StoreTrouble
 
-from . import progress
 from .batches.changesets import BaseRepository, ChangesetSpec, build, check_duplicates, import_specs
+from .batches.diff import DiffStat
 from .batches.errors import BatchError, ChangesetError
-from .batches.mounts import resolve_mount
+from .batches.mounts import MountError, resolve_mount
 from .batches.records import now
 from .batches.results import (
     Failure,
     RunManifest,
     StepCounts,
+    StepFate,
     StepReference,
     StepResult,
     WorkspaceResult,
@@ -33,6 +37,7 @@ from .batches.results import (
 )
 from .batches.spec import BatchSpec
 from .batches.steps import Outside
+from .batches.workspaces import titles
 from .checkout import Checkouts
 from .execution import Limits, Setting, WorkspaceRun
 from .ledger import Ledger
@@ -41,6 +46,8 @@ from .staging import stage_mounts
 from .step_cache import StepCache, record_key, stored
 from .step_runs import Bench
 from .workspace_folders import reap_workspaces
+
+log = logging.getLogger(__name__)
 
 
 class Options(BaseModel):
@@ -51,6 +58,7 @@ class Options(BaseModel):
     only: str = Field(default="*", description="Glob: run only the repositories whose names match, to try things out.")
     workspaces_at_once: int = Field(default=4, ge=1, le=256, description="How many workspaces run at the same time.")
     fail_fast: bool = Field(default=False, description="Stop everything when the first workspace fails.")
+    skip_errors: bool = Field(default=False, description="A workspace that fails does not make the run fail.")
     use_cache: bool = Field(default=True, description="Take the results of steps that ran before on the same inputs.")
     allow_ignored: bool = Field(default=False, description="Also run repositories that hold a .batchignore file.")
     step_timeout_seconds: float | None = Field(default=None, gt=0, description="How long one step may take.")
@@ -70,7 +78,7 @@ class Surroundings:
     """The state folder of this machine: mirrors, checkouts, workspaces."""
     spec_folder: Path | None = None
     """Where `mount` paths are looked up; None: the spec can mount nothing."""
-    outside: Outside = Outside()
+    outside: Outside = field(default_factory=Outside)
 
 
 class BatchRun:
@@ -81,6 +89,7 @@ class BatchRun:
         self.cancel = Event()
         self.ledger = Ledger(surroundings.store, run_id)
         self.resolution = Resolution()
+        self._titles: list[str] = []
         self._text, self._surroundings = text, surroundings
         self._stack = ExitStack()
         self._setting: Setting | None = None
@@ -110,7 +119,12 @@ class BatchRun:
             only=self.options.only,
             jobs=self.options.workspaces_at_once,
         )
+        self._titles = titles(self.resolution.workspaces)
         return self.resolution
+
+    def title(self, number: int) -> str:
+        """What people call workspace ``number``, counted from 1."""
+        return self._titles[number - 1]
 
     def begin(self) -> None:
         """Note that the run begins, and prepare what its workspaces share. Raises MountError, the store's errors."""
@@ -136,6 +150,39 @@ class BatchRun:
         )
         reap_workspaces(around.home / "workspaces")
         self.ledger.begin(self._manifest, self._text)
+
+    def run_workspaces(self, run_one: Callable[[int], WorkspaceResult]) -> None:
+        """Let ``run_one`` run every workspace by its number, some at a time, each in its own thread.
+
+        One that fails leaves the others alone, unless ``fail_fast``. Whatever is raised stops all of them.
+        """
+        numbers = range(1, len(self.resolution.workspaces) + 1)
+        with ThreadPoolExecutor(self.options.workspaces_at_once, thread_name_prefix="workspace") as pool:
+            running = [pool.submit(copy_context().run, run_one, number) for number in numbers]
+            try:
+                for future in as_completed(running):
+                    if future.result().state == "failed" and self.options.fail_fast:
+                        self.cancel.set()
+            except BaseException:
+                self.cancel.set()  # the others end within seconds; the pool waits for them
+                raise
+
+    def run_workspace(self, number: int) -> WorkspaceResult:
+        """Run one workspace without Prefect, and without another try after temporary errors."""
+        if self.cancel.is_set():
+            return self.leave_out(number)
+        workspace, failure = self.open_workspace(number, log.info), None
+        try:
+            workspace.set_up()
+            for index in range(len(self.spec.steps)):
+                if workspace.done:
+                    break
+                workspace.run_step(index)
+        except (BatchError, RuntimeTrouble, StoreTrouble) as error:
+            failure = workspace.fail(error)
+        finally:
+            workspace.close()
+        return self.collect(number, workspace, failure)
 
     def open_workspace(self, number: int, show: Callable[[str], None]) -> WorkspaceRun:
         """Begin with workspace ``number``, counted from 1. ``show`` takes the steps' output as people watch it."""
@@ -163,6 +210,7 @@ class BatchRun:
         """Note a workspace that was never begun, because the run was stopped."""
         workspace = self.resolution.workspaces[number - 1]
         result = WorkspaceResult(
+            title=self.title(number),
             repository=workspace.repository,
             branch=workspace.branch,
             commit=workspace.commit,
@@ -182,7 +230,7 @@ class BatchRun:
         manifest = self._manifest.model_copy(
             update={
                 "ended_at": now(),
-                "state": "failed" if problem else _run_state(results),
+                "state": "failed" if problem else self._state(results),
                 "workspaces": results,
                 "step_counts": StepCounts.total(result.step_counts for result in results),
                 "failure": problem,
@@ -191,6 +239,12 @@ class BatchRun:
         )
         self.ledger.keep_manifest(manifest)
         return manifest
+
+    def _state(self, results: Sequence[WorkspaceResult]) -> WorkspaceState:
+        states = {result.state for result in results}
+        if "failed" in states and not self.options.skip_errors:
+            return "failed"
+        return "cancelled" if "cancelled" in states else "completed"
 
     def _number_changesets(self) -> tuple[list[ChangesetSpec], tuple[WorkspaceResult, ...], Failure | None]:
         specs: list[ChangesetSpec] = []
@@ -227,6 +281,7 @@ class BatchRun:
         steps = tuple(self._keep_step(number, ended, result) for result in ended.results)
         last, workspace = ended.executed, ended.workspace
         return WorkspaceResult(
+            title=self.title(number),
             repository=workspace.repository,
             branch=workspace.branch,
             commit=workspace.commit,
@@ -234,7 +289,7 @@ class BatchRun:
             state=_workspace_state(failure),
             steps=steps,
             diff=last.diff if last and last.diff and last.diff.size_bytes else None,
-            diffstat=last.diffstat if last else ended.no_diffstat,
+            diffstat=last.diffstat if last else DiffStat(),
             step_counts=StepCounts(
                 executed=sum(step.how in ("executed", "failed") for step in steps),
                 cached=sum(step.how == "cached" for step in steps),
@@ -247,28 +302,25 @@ class BatchRun:
     def _keep_step(self, number: int, ended: WorkspaceRun, result: StepResult) -> StepReference:
         if result.index in ended.cached:
             return StepReference(index=result.index, how="cached", key=record_key(result.cache_key))
-        how = "executed" if result.state == "completed" else result.state
+        how: StepFate = "executed" if result.state == "completed" else result.state
         return StepReference(index=result.index, how=how, key=self.ledger.keep_step(number, result))
 
 
 def mount_sources(spec: BatchSpec, folder: Path | None) -> dict[str, Path]:
     """The checked host path of everything that the steps mount, by the path as written. Raises MountError."""
-    return {
-        mount.path: resolve_mount(folder, mount.path, number)
-        for number, step in enumerate(spec.steps, 1)
-        for mount in step.mounts
-    }
+    sources = {}
+    for number, step in enumerate(spec.steps, 1):
+        for mount in step.mounts:
+            if folder is None:
+                raise MountError(f"step {number} mounts {mount.path}, and the batch spec lies in no folder: name one")
+            sources[mount.path] = resolve_mount(folder, mount.path, number)
+    return sources
 
 
 def _workspace_state(failure: Failure | None) -> WorkspaceState:
     if failure is None:
         return "completed"
     return "cancelled" if failure.reason == "cancelled" else "failed"
-
-
-def _run_state(results: Sequence[WorkspaceResult]) -> WorkspaceState:
-    states = {result.state for result in results}
-    return "failed" if "failed" in states else "cancelled" if "cancelled" in states else "completed"
 
 
 def run_id_of(name: str, flow_run_id: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -24,8 +23,6 @@ from .batches.query import (
 )
 from .gitcommand import GitFailed
 from .mirror import Branch, Mirror, NoDefaultBranch
-
-log = logging.getLogger(__name__)
 
 _MOST_NAMED_PATHS = 500
 """As many files are named to git one by one; beyond, looking through the whole commit is quicker."""
@@ -180,15 +177,9 @@ class _Snapshot:
 
     @cached_property
     def files(self) -> tuple[str, ...]:
-        """The paths of all files. Names that are not UTF-8 cannot be given to templates, and are left out."""
+        """The paths of all files."""
         self._mirror.fetch(self._commit)
-        paths = []
-        for path in self._mirror.files(self._commit):
-            try:
-                paths.append(path.decode())
-            except UnicodeDecodeError:
-                log.warning("%s: the file name %r is not UTF-8: left out", self.repository, path)
-        return tuple(paths)
+        return self._mirror.files(self._commit)
 
     def holding(self, term: Term, search: Search, candidates: Sequence[str]) -> frozenset[str]:
         """The files with a term in their content: at least those among ``candidates``. Raises QueryError."""
@@ -202,17 +193,10 @@ class _Snapshot:
         return self._held[key]
 
     def _grep(self, term: Term, search: Search, paths: Sequence[str]) -> frozenset[str]:
-        self._mirror.fetch(self._commit)
+        case = search.case_sensitive
         try:
-            found = self._mirror.grep(
-                self._commit,
-                term.text,
-                regexp=term.regexp,
-                case_sensitive=search.case_sensitive,
-                paths=[path.encode() for path in paths],
-            )
+            return self._mirror.grep(self._commit, term.text, regexp=term.regexp, case_sensitive=case, paths=paths)
         except GitFailed as error:
             if "pcre" in error.stderr.lower() or "command line" in error.stderr:
                 raise QueryError(f"git cannot look for {term.text!r}: {error.stderr}") from error
             raise
-        return frozenset(path.decode("utf-8", "replace") for path in found)

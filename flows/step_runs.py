@@ -1,4 +1,4 @@
-"""One step in its container: the workspace's layers, the streams, the diff afterwards. Decides nothing about results."""
+"""One step in its container: the workspace's layers, the streams, the diff afterwards. Decides nothing of results."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from .workspace_folders import WorkspaceFolder
 
 @dataclass(frozen=True)
 class Plan:
-    """A step as it will run, and the key under which its result is kept. Digests are hex sha256, by place in the container."""
+    """A step as it will run, and the key of its result. Digests are hex sha256, by place in the container."""
 
     rendered: RenderedStep
     image: Image
@@ -259,7 +259,10 @@ class StepRunner:
         if self._room is None:
             assert self._folder is not None
             workspace = self._workspace
-            labels = {"run": self._bench.run_id, "workspace": f"{workspace.repository}@{workspace.branch}/{workspace.path}"}
+            labels = {
+                "run": self._bench.run_id,
+                "workspace": f"{workspace.repository}@{workspace.branch}/{workspace.path}",
+            }
             self._room = self._room_stack.enter_context(
                 self._bench.runtime.open_room(self._folder.path.name, labels, folder=self._folder.path, steps=steps)
             )

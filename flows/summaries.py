@@ -67,7 +67,8 @@ def _sections(manifest: RunManifest, ledger: Ledger) -> Iterator[str]:
         yield _block("", manifest.failure.message)
     for result in sorted(manifest.workspaces, key=lambda result: result.state == "completed"):
         change = result.diffstat
-        yield f"## {result.title}\n\n{result.state}: {change.files} files, +{change.added_lines} -{change.deleted_lines}\n"
+        stat = f"{change.files} files, +{change.added_lines} -{change.deleted_lines}"
+        yield f"## {result.title}\n\n{result.state}: {stat}\n"
         if result.failure:
             yield _block("", result.failure.message)
         if result.diff and result.state == "completed":

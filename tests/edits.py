@@ -14,9 +14,32 @@ from hypothesis import strategies as st
 
 NAMES = [
     *(b"a", b"b", b"dir", b"sub", b"a.txt", b"b.txt", b"c.log", b"d.bin", b"e.py"),
-    *(b"x y", b'q"t', b"n\nl", b"tab\t", b"\xff\xfe", "é".encode(), b"back\\slash", b"-opt", b":(top)", b"*", b"!bang", b"#x"),
+    *(
+        b"x y",
+        b'q"t',
+        b"n\nl",
+        b"tab\t",
+        b"\xff\xfe",
+        "é".encode(),
+        b"back\\slash",
+        b"-opt",
+        b":(top)",
+        b"*",
+        b"!bang",
+        b"#x",
+    ),
 ]
-_IGNORES = [b"*.log\n", b"dir/\n", b"*\n!a\n!*/\n", b"/a\n", b"!*.log\n", b"*.txt\r\n", b"sub\n", b"dir/*\n!dir/a.txt\n", b""]
+_IGNORES = [
+    b"*.log\n",
+    b"dir/\n",
+    b"*\n!a\n!*/\n",
+    b"/a\n",
+    b"!*.log\n",
+    b"*.txt\r\n",
+    b"sub\n",
+    b"dir/*\n!dir/a.txt\n",
+    b"",
+]
 _ATTRIBUTES = [
     *(b"* text=auto\n", b"*.txt text\n", b"*.txt eol=crlf\n", b"*.py eol=crlf\r\n", b"* -text\n", b"*.bin binary\n"),
     *(b"*.txt -diff\n", b"*.txt ident\n", b"*.py diff=python\n", b"a filter=lfs text\n", b"dir/* binary\n", b""),
@@ -60,7 +83,9 @@ base_edits = st.one_of(
 edits = st.one_of(
     st.builds(Edit, st.just("write"), paths, contents),
     st.builds(Edit, st.just("link"), paths, names),
-    st.builds(Edit, st.sampled_from(["delete", "flip", "empty", "touch", "edit", "edit", "swap"]), paths, contents, _picks),
+    st.builds(
+        Edit, st.sampled_from(["delete", "flip", "empty", "touch", "edit", "edit", "swap"]), paths, contents, _picks
+    ),
     st.builds(Edit, st.sampled_from(["move", "move", "copy", "hardlink"]), paths, st.just(b""), _picks),
     st.builds(Edit, st.sampled_from(["folder", "nested", "pipe"]), paths),
     st.builds(lambda folder, rule: Edit("write", _in(folder, rule[0]), rule[1]), folders, rules),
@@ -137,6 +162,11 @@ def _make_way(root: bytes, target: bytes) -> None:
     _remove(target)
 
 
+def _are_apart(path: bytes, other: bytes) -> bool:
+    """Whether neither lies in the other."""
+    return not (path + b"/").startswith(other + b"/") and not (other + b"/").startswith(path + b"/")
+
+
 def _remove(path: bytes) -> None:
     if os.path.isdir(path) and not os.path.islink(path):
         shutil.rmtree(path)
@@ -201,7 +231,7 @@ def _swap(edit: Edit, root: bytes, target: bytes) -> None:
 
 def _move(edit: Edit, root: bytes, target: bytes) -> None:
     path = _picked(edit, root)
-    if not (target + b"/").startswith(path + b"/") and not (path + b"/").startswith(target + b"/"):
+    if _are_apart(path, target):
         _make_way(root, target)
         try:
             os.rename(path, target)
@@ -212,7 +242,7 @@ def _move(edit: Edit, root: bytes, target: bytes) -> None:
 
 def _copy(edit: Edit, root: bytes, target: bytes) -> None:
     path = _picked(edit, root)
-    if not (target + b"/").startswith(path + b"/") and not (path + b"/").startswith(target + b"/"):
+    if _are_apart(path, target):
         _make_way(root, target)
         if os.path.isdir(path) and not os.path.islink(path):
             shutil.copytree(path, target, symlinks=True, copy_function=_copy_one)
@@ -223,13 +253,15 @@ def _copy(edit: Edit, root: bytes, target: bytes) -> None:
 def _copy_one(source: bytes, target: bytes) -> None:
     if stat.S_ISFIFO(os.lstat(source).st_mode):
         os.mkfifo(target)
+    elif os.path.islink(source):
+        os.symlink(os.readlink(source), target)
     else:
-        shutil.copy2(source, target, follow_symlinks=False)
+        shutil.copy2(source, target)
 
 
 def _hardlink(edit: Edit, root: bytes, target: bytes) -> None:
     path = _picked(edit, root)
-    if stat.S_ISREG(os.lstat(path).st_mode) and path != target:
+    if stat.S_ISREG(os.lstat(path).st_mode) and _are_apart(path, target):
         _make_way(root, target)
         os.link(path, target)
 

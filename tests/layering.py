@@ -100,8 +100,10 @@ def copy_tree(source: Path, target: Path) -> None:
 def _copy_one(source: bytes, target: bytes) -> None:
     if stat.S_ISFIFO(os.lstat(source).st_mode):
         os.mkfifo(target)
+    elif os.path.islink(source):
+        os.symlink(os.readlink(source), target)
     else:
-        shutil.copy2(source, target, follow_symlinks=False)
+        shutil.copy2(source, target)
 
 
 def _compare(before: bytes, after: bytes, upper: bytes, folder: bytes) -> list[bytes]:

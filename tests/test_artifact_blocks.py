@@ -71,6 +71,7 @@ def test_secrets_are_not_shown(secretive: S3Artifacts, caplog: pytest.LogCapture
         {"endpoint_url": f"http://a:{SECRET}@127.0.0.1"},
         {"endpoint_url": "127.0.0.1:8333"},
         {"prefix": "/a/"},
+        {"prefix": "a" * 201},
         {"patience_seconds": -1},
         {"checksums": "never"},
     ],

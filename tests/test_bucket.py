@@ -67,6 +67,24 @@ class TestAgainstTheServer:
             with pytest.raises(StoreRefused, match="no such bucket"):
                 verb()
 
+    @pytest.mark.parametrize(
+        ("changes", "environment", "message"),
+        [
+            ({"region": "not a region"}, {}, "not a region"),
+            ({"ca_bundle": "/nowhere/ca.pem"}, {}, "correct ca_bundle"),
+            ({}, {"AWS_PROFILE": "nobody"}, "nobody"),
+        ],
+    )
+    def test_settings_that_boto3_cannot_use_are_told(
+        self, monkeypatch: pytest.MonkeyPatch, changes: dict[str, str], environment: dict[str, str], message: str
+    ) -> None:
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        connect.cache_clear()
+
+        with pytest.raises(StoreRefused, match=message):
+            S3Artifacts(bucket="b", **changes).check()
+
     def test_nothing_listening_is_told_soon(self) -> None:
         with socket.socket() as unused:
             unused.bind(("127.0.0.1", 0))

@@ -40,8 +40,8 @@ class FullCheckout:
 
     def __init__(self, checkout: Checkout, folder: Path) -> None:
         self._checkout, self._git_dir = checkout, folder / "full.git"
+        shutil.rmtree(self._git_dir, ignore_errors=True)
         shutil.copytree(checkout.tree / ".git", self._git_dir)
-        shutil.rmtree(self._git_dir / "hooks", ignore_errors=True)
 
     def diff(self, workspace: Path, copy: Path) -> bytes:
         """After one more `git add --all`. Nested repositories are taken out first: ours keeps their files as files."""
@@ -78,18 +78,30 @@ def test_the_diff_is_that_of_git_in_a_full_checkout(kind, base: list[Edit], step
 
 
 def check(kind: type[Compared | Overlaid], base: Sequence[Edit], steps: Sequence[Sequence[Edit]]) -> None:
+    """Compare after every step, with one index that goes through all steps as upstream's does.
+
+    Not after a later step changed attributes: upstream keeps what the earlier ones added as it was added then, and
+    ours is the diff of one `git add`.
+    """
     with checked_out(base_files(base)) as (checkout, folder), DiffCollector(checkout, folder / "scratch") as differ:
         workspace, full = kind(checkout.tree, folder / "workspace"), FullCheckout(checkout, folder)
-        state, before = State(checkout.tree), b""
+        state, before, attributes = State(checkout.tree), b"", None
         for step in steps:
             with workspace.step() as content:
                 for edit in step:
                     carry_out(edit, content)
             state = state.with_layer(workspace.layers[-1])
             with workspace.content() as content:
+                if attributes not in (None, attributes := attributes_in(content)):
+                    full, before = FullCheckout(checkout, folder), b""
                 theirs = full.diff(content, folder / "copy")
 
             ours = differ.collect(state, parse(before))
 
             assert ours == theirs, f"ours:\n{ours!r}\ntheirs:\n{theirs!r}"
             before = ours
+
+
+def attributes_in(content: Path) -> dict[Path, bytes]:
+    files = (path for path in content.rglob(".gitattributes") if path.is_file() and not path.is_symlink())
+    return {path: path.read_bytes() for path in files}

@@ -187,13 +187,24 @@ class _Composer:
         tag = "" if event.tag in (None, "!") else str(event.tag)
         if tag.startswith(_LONG_TAG):
             tag = "!!" + tag.removeprefix(_LONG_TAG)
-        node = _Scalar(line, event.value, tag or ("!!str" if event.style else ""), event.style == "|")
+        text = _joined_surrogates(event.value, line)
+        node = _Scalar(line, text, tag or ("!!str" if event.style else ""), event.style == "|")
         self._remember(event, node)
         return node
 
     def _remember(self, event: NodeEvent, node: _Node) -> None:
         if event.anchor is not None:
             self._anchors[str(event.anchor)] = node
+
+
+def _joined_surrogates(text: str, line: int) -> str:
+    """JSON may write one character as two escapes, which YAML reads as two."""
+    if text.isascii():
+        return text
+    try:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16")
+    except UnicodeDecodeError as error:
+        raise _refusal(f"yaml: line {line}: found invalid Unicode character escape code", line) from error
 
 
 # --- nodes to data

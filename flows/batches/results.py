@@ -26,7 +26,6 @@ FailureReason = Literal[
     "secret_in_diff",
     "outputs",
     "changesets",
-    "changesets",
     "infrastructure",
 ]
 
@@ -134,19 +133,12 @@ class StepReference(Part):
     """The artifact's, in the store."""
 
 
-class StepReference(Part):
-    """Where the record of a step lies, and how this run came by it."""
-
-    index: int
-    how: Literal["executed", "cached", "skipped", "failed"]
-    key: str
-    """The artifact's, in the store."""
-
-
 class WorkspaceResult(Record):
     """What became of one workspace."""
 
     schema_version: Literal[1] = 1
+    title: str
+    """What people call it, unique in its run: repository and path, with the branch where that is needed."""
     repository: str
     branch: str
     commit: str
@@ -162,11 +154,6 @@ class WorkspaceResult(Record):
     step_counts: StepCounts = StepCounts()
     seconds: float = 0.0
     failure: Failure | None = None
-
-    @property
-    def title(self) -> str:
-        """The workspace as people call it; its branch only tells apart what has the same title."""
-        return f"{self.repository}/{self.path}" if self.path else self.repository
 
 
 class RunManifest(Record):
@@ -187,6 +174,17 @@ class RunManifest(Record):
     """How many there are, imports included."""
     failure: Failure | None = None
     """Why the run as a whole failed; what failed in a workspace stands there."""
+
+    @property
+    def headline(self) -> str:
+        """The run in one line."""
+        states = Counter(result.state for result in self.workspaces)
+        parts = [f"{states['completed']} of {len(self.workspaces)} workspaces completed"]
+        parts += [f"{states[state]} {state}" for state in ("failed", "cancelled") if states[state]]
+        steps = self.step_counts
+        parts.append(f"steps: {steps.executed} run, {steps.cached} cached, {steps.skipped} skipped")
+        parts.append(f"{self.changeset_specs} changeset specs")
+        return "; ".join(parts)
 
 
 _STEP_READERS: Mapping[int, Reader[StepResult]] = {1: StepResult.model_validate}

@@ -6,6 +6,7 @@ Asks nobody: revisions, and the folders that hold a file, are given. Upstream: w
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -62,6 +63,15 @@ class Workspace(BaseModel):
         return f"{self.repository}/{self.path}" if self.path else self.repository
 
 
+def titles(workspaces: Sequence[Workspace]) -> list[str]:
+    """What people call the workspaces: repository and path, and ``@branch`` behind it where two would be the same."""
+    counts = Counter(workspace.title for workspace in workspaces)
+    return [
+        workspace.title if counts[workspace.title] == 1 else f"{workspace.title}@{workspace.branch}"
+        for workspace in workspaces
+    ]
+
+
 FindFolders = Callable[[Revision, str], Sequence[str]]
 """The folders of a revision that hold a file of that name ("" is the root)."""
 
@@ -113,9 +123,18 @@ def determine(spec: BatchSpec, revisions: Iterable[Revision], find_folders: Find
         workspace
         for revision in revisions
         if len(skipped[revision.repository]) < len(spec.steps)
-        for workspace in _of_revision(revision, rules.of(revision.repository), find_folders, skipped[revision.repository])
+        for workspace in _of_revision(
+            revision, rules.of(revision.repository), find_folders, skipped[revision.repository]
+        )
     ]
     return tuple(sorted(workspaces, key=lambda found: (found.repository, found.path, found.branch)))
+
+
+def folder_searches(spec: BatchSpec, revisions: Iterable[Revision]) -> tuple[tuple[Revision, str], ...]:
+    """What ``determine`` will ask ``find_folders``. Raises ResolutionError, as there."""
+    rules = _Rules(spec.workspaces)
+    wanted = ((revision, rules.of(revision.repository)) for revision in revisions)
+    return tuple((revision, rule.root_at_location_of) for revision, rule in wanted if rule is not None)
 
 
 def folders_with(name: str, paths: Iterable[str]) -> list[str]:

@@ -24,7 +24,7 @@ app = typer.Typer(
 @app.callback()
 def _common(
     context: typer.Context,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more on standard error, with tracebacks.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more, with tracebacks.")] = False,
 ) -> None:
     context.obj = verbose
 

@@ -55,10 +55,10 @@ class LiveDisplay:
                 case progress.WorkspacesFound(total):
                     self._bar.update(self._task, description="workspaces", total=total)
                     self._say(f"{total} workspaces found")
-                case progress.WorkspaceStage(number, workspace, stage):
-                    self._running[number] = (workspace.title, stage, time.monotonic())
+                case progress.WorkspaceStage(number, title, stage):
+                    self._running[number] = (title, stage, time.monotonic())
                     if stage.startswith("step"):
-                        self._say(f"  {workspace.title}: {stage}")
+                        self._say(f"  {title}: {stage}")
                 case progress.WorkspaceEnded(number, result):
                     self._running.pop(number, None)
                     self._bar.advance(self._task)

@@ -109,7 +109,9 @@ def _choose(results: tuple[WorkspaceResult, ...], name: str) -> WorkspaceResult:
 
 
 def _show_steps(ledger: Ledger, workspace: WorkspaceResult) -> None:
-    output.print(Text.assemble((workspace.title, "bold"), f" {workspace.branch} {workspace.commit[:10]} {workspace.state}"))
+    output.print(
+        Text.assemble((workspace.title, "bold"), f" {workspace.branch} {workspace.commit[:10]} {workspace.state}")
+    )
     for reference, result in ledger.steps(workspace):
         output.print(Text(f"\nstep {reference.index + 1}: {reference.how}", "bold cyan"))
         output.print(_step_table(result))
@@ -136,6 +138,6 @@ def _step_table(result: StepResult) -> Table:
     if result.state == "completed":
         change = result.diffstat
         table.add_row("change so far", f"{change.files} files, +{change.added_lines} -{change.deleted_lines}")
-    for name, value in result.outputs.items():
-        table.add_row("output", Text(f"{name} = {value}"))
+    for output_name, output_value in result.outputs.items():
+        table.add_row("output", Text(f"{output_name} = {output_value}"))
     return table

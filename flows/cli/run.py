@@ -42,6 +42,7 @@ def run(
     only: Only = "*",
     jobs: Jobs = 4,
     fail_fast: Annotated[bool, typer.Option(help="Stop everything when the first workspace fails.")] = False,
+    skip_errors: Annotated[bool, typer.Option(help="Let failed workspaces be: the run is fine without them.")] = False,
     no_cache: Annotated[bool, typer.Option("--no-cache", help="Run every step, also if its result is known.")] = False,
     timeout: Annotated[
         float, typer.Option(min=0.001, metavar="SECONDS", help="How long one workspace may take, all steps together.")
@@ -69,6 +70,7 @@ def run(
         only=only,
         workspaces_at_once=jobs,
         fail_fast=fail_fast,
+        skip_errors=skip_errors,
         use_cache=not no_cache,
         allow_ignored=allow_ignored,
         step_timeout_seconds=step_timeout,

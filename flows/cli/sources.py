@@ -44,7 +44,7 @@ def repository_source(where: str | None) -> RepositoryFolder | RepositoryList:
 
     path = Path(where or ".").expanduser()
     if not path.exists():
-        raise BadInput(f"--repositories {where}: no such folder or file; name a folder of git repositories or a YAML list")
+        raise BadInput(f"--repositories {where}: no such folder or file; name a folder of repositories or a list")
     return repositories_at(path)
 
 

@@ -14,7 +14,8 @@ from .console import errors, output, print_json, read_text
 from .errors import BAD_INPUT
 
 SpecFile = Annotated[
-    Path, typer.Argument(metavar="SPEC", help="The batch spec, a YAML file; - reads standard input.", show_default=False)
+    Path,
+    typer.Argument(metavar="SPEC", help="The batch spec, a YAML file; - is standard input.", show_default=False),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output on standard output.")]
 

@@ -40,9 +40,9 @@ def _located(text: str, folder: Path) -> str:
 def _make(path: Path, kind: str, folder: Path) -> None:
     path = folder / path
     path.parent.mkdir(parents=True, exist_ok=True)
-    link = next((kind.removeprefix(mark) for mark in ("symlink:", "link:", "->") if kind.startswith(mark)), None)
-    if link is not None:
-        path.symlink_to(_located(link.strip(), folder))
+    mark = next((mark for mark in ("symlink:", "link:", "->") if kind.startswith(mark)), None)
+    if mark is not None:
+        path.symlink_to(_located(kind.removeprefix(mark).strip(), folder))
     elif kind == "dir":
         path.mkdir(exist_ok=True)
     elif kind == "file":

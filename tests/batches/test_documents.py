@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 
@@ -150,6 +151,14 @@ def test_a_character_that_yaml_does_not_have_is_refused_with_its_line(text: str)
     assert faults_of(text)[0].line == 2
 
 
+def test_a_character_may_be_two_escapes_as_in_json() -> None:
+    assert parse('{"a": "\\ud83d\\ude00"}').data == {"a": "\U0001f600"}
+
+
+def test_half_a_character_is_refused() -> None:
+    assert "invalid Unicode" in faults_of('{"a": "\\ud83d"}')[0].message
+
+
 def test_a_syntax_fault_has_its_line_and_says_what_to_do_about_tabs() -> None:
     (fault,) = faults_of("name: a\non:\n\t- repository: x\n")
 
@@ -200,7 +209,7 @@ def test_a_merged_value_has_the_line_where_it_is_written() -> None:
     assert document.line_of(("y", "b")) == 3
 
 
-texts = st.text(st.characters(exclude_characters="\x7f", exclude_categories=("Cs",)))
+texts = st.text(st.characters(exclude_characters="\x7f", codec="utf-8"))
 numbers = st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False, allow_infinity=False)
 json_values: st.SearchStrategy[Json] = st.recursive(
     st.none() | st.booleans() | numbers | texts,
@@ -213,12 +222,10 @@ json_values: st.SearchStrategy[Json] = st.recursive(
 def test_json_is_yaml(value: Json) -> None:
     found = parse(json.dumps(value)).data
 
-    assert json.dumps(found, sort_keys=True) == json.dumps(value, sort_keys=True)
+    assert found == value
 
 
 @given(st.text(st.sampled_from("ab01: -[]{}#&*!|>'\"%@`,?\n\t.~<=\\x\ud800\x00é")) | st.text())
 def test_any_text_is_read_or_refused(text: str) -> None:
-    try:
+    with contextlib.suppress(SpecError):
         parse(text)
-    except SpecError as error:
-        assert error.faults

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -369,12 +370,13 @@ def test_validating_takes_no_time() -> None:
     assert time.monotonic() - start < 5, "generous: the machine may be busy"
 
 
-keys = st.sampled_from(
-    "version name description on repository branch branches repositoriesMatchingQuery workspaces rootAtLocationOf in "
-    "onlyFetchWorkspace steps run container image env files outputs value format if mount path mountpoint "
-    "transformChanges group directory importChangesets externalIDs changesetTemplate title body fork commit message "
-    "author email published changesetHooks codingAgent".split()
-)
+KEYS = """
+version name description on repository branch branches repositoriesMatchingQuery workspaces rootAtLocationOf in
+onlyFetchWorkspace steps run container image env files outputs value format if mount path mountpoint transformChanges
+group directory importChangesets externalIDs changesetTemplate title body fork commit message author email published
+changesetHooks codingAgent
+"""
+keys = st.sampled_from(KEYS.split())
 leaves = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5)
 json_like: st.SearchStrategy[Json] = st.recursive(
     leaves,
@@ -385,21 +387,17 @@ json_like: st.SearchStrategy[Json] = st.recursive(
 
 @given(st.dictionaries(keys, json_like, max_size=8))
 def test_any_data_is_loaded_or_refused(data: Json) -> None:
-    try:
+    with contextlib.suppress(SpecError):
         load_spec(json.dumps(data))
-    except SpecError as error:
-        assert error.faults
 
 
 @given(st.text())
 def test_any_text_is_loaded_or_refused(text: str) -> None:
-    try:
+    with contextlib.suppress(SpecError):
         load_spec(text)
-    except SpecError as error:
-        assert error.faults
 
 
-plain = st.text(st.characters(exclude_characters="\x7f$", exclude_categories=("Cs",)), max_size=10)
+plain = st.text(st.characters(exclude_characters="\x7f$", codec="utf-8"), max_size=10)
 names = st.text(st.sampled_from("abcXYZ019_.-"), min_size=1, max_size=10)
 targets = names.map(lambda name: f"/t/x{name}")
 steps = st.fixed_dictionaries(

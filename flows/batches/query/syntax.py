@@ -160,6 +160,8 @@ class _Parser:
             return operands[0]
         present = [operand for operand in operands if operand is not None]
         if len(present) < len(operands):
+            if not self._parentheses_are_text:
+                raise _Unbalanced
             raise QueryError(f'"{kind}" needs a term on both sides in {self._text!r}')
         return _joined(kind, present)
 

@@ -1,0 +1,101 @@
+"""How every container of a runtime is made: limits, rights, network; and what cannot be asked of a container."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from blocks.runtime import ContainerRefused, ContainerRun
+
+PACKAGE_MANAGER_CAPABILITIES = (
+    # chown, any owner's files, setuid bits and file capabilities of what is unpacked
+    *("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "SETFCAP"),
+    # apt downloads as _apt, daemons' install scripts change user
+    *("SETGID", "SETUID"),
+    # apk runs its scripts after chroot(".")
+    "SYS_CHROOT",
+)
+"""What root in a container keeps: what apt, apk, dnf and dpkg need to install packages, and nothing else."""
+
+_STRING_BYTES = 128 * 1024
+"""MAX_ARG_STRLEN of the kernel: one argument or one NAME=value of an environment, with its final NUL."""
+
+
+@dataclass(frozen=True)
+class ContainerPolicy:
+    """The settings of a runtime that shape its containers. Sizes in the engine's notation (512m, 4g)."""
+
+    network: str = "bridge"
+    user: str | None = None
+    memory_bytes: int | None = None
+    cpus: float | None = None
+    pids_limit: int = 4096
+    disk: str | None = None
+    capabilities: Sequence[str] = PACKAGE_MANAGER_CAPABILITIES
+    init: bool = True
+    extra_hosts: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def offline(self) -> bool:
+        """Whether containers have no network at all."""
+        return self.network == "none"
+
+    def step(self, joined: str | None) -> dict[str, Any]:
+        """The host configuration of a step's container; ``joined``: the container whose network it shares."""
+        config = {
+            **self._harmless(self.capabilities),
+            "Init": self.init,
+            "PidsLimit": self.pids_limit,
+            **(self._own_network() if joined is None else {"NetworkMode": f"container:{joined}"}),
+        }
+        if self.memory_bytes is not None:
+            config |= {"Memory": self.memory_bytes, "MemorySwap": self.memory_bytes}  # the same: no swap beside it
+        if self.cpus is not None:
+            config["NanoCpus"] = int(self.cpus * 1e9)
+        if self.disk is not None:
+            config["StorageOpt"] = {"size": self.disk}
+        return config
+
+    def pause(self) -> dict[str, Any]:
+        """The host configuration of the container that holds the network for others."""
+        return {**self._harmless(()), **self._own_network(), "PidsLimit": 16, "ReadonlyRootfs": True}
+
+    def probe(self) -> dict[str, Any]:
+        """The host configuration of a container that only tries whether a program runs."""
+        return {**self._harmless(()), "NetworkMode": "none", "PidsLimit": 64}
+
+    def _own_network(self) -> dict[str, Any]:
+        hosts = [f"{name}:{address}" for name, address in self.extra_hosts.items()]
+        return {"NetworkMode": self.network, **({"ExtraHosts": hosts} if hosts and not self.offline else {})}
+
+    def _harmless(self, capabilities: Sequence[str]) -> dict[str, Any]:
+        return {
+            "CapDrop": ["ALL"],
+            "CapAdd": list(capabilities),
+            "SecurityOpt": ["no-new-privileges"],
+            # The streams are read from the connection: a log would be a second copy that nobody reads.
+            "LogConfig": {"Type": "none"},
+        }
+
+
+def check_strings(container: ContainerRun) -> None:
+    """Refuse what the kernel or the engine would refuse later in words that help nobody. Raises ContainerRefused."""
+    for name, value in container.environment.items():
+        if not name or "=" in name:
+            raise ContainerRefused(f"{name!r} cannot be the name of an environment variable")
+        _check_string(f"environment variable {name}", f"{name}={value}")
+    for number, argument in enumerate(container.command):
+        _check_string(f"argument {number} of the command", argument)
+
+
+def _check_string(what: str, text: str) -> None:
+    if "\0" in text:
+        raise ContainerRefused(f"{what} holds a NUL, which no program can be given; put it into a file")
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError:
+        raise ContainerRefused(f"{what} is not UTF-8; put it into a file") from None
+    if size >= _STRING_BYTES:
+        limit = f"the system's limit is {_STRING_BYTES}"
+        raise ContainerRefused(f"{what} is {size} bytes long, {limit}; put it into a file (`files`) and read that")

@@ -1,0 +1,82 @@
+"""Whether an engine can mount overlays of our folders: tried, not guessed."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import tarfile
+import tempfile
+from pathlib import Path
+from uuid import uuid4
+
+from blocks.docker_engine import Engine
+from blocks.docker_labels import our_labels
+from blocks.docker_workspaces import overlay_mount
+from blocks.overlays import UPPER, mount_options, unmountable
+from blocks.runtime import RuntimeTrouble
+from blocks.workspace_targets import WORK
+
+_LIFETIME_SECONDS = 600
+
+
+def why_no_overlay(engine: Engine, folder: Path) -> str:
+    """Why workspaces below ``folder`` cannot be overlays; empty if they can. Raises RuntimeUnavailable."""
+    if os.geteuid() != 0:
+        return "the worker does not run as root, which reading back an overlay needs"
+    if problem := unmountable(folder):
+        return problem
+    options = " ".join(engine.info().get("SecurityOptions") or ())
+    for name, hindrance in (("rootless", "runs rootless"), ("selinux", "separates containers by SELinux labels")):
+        if f"name={name}" in options:
+            return f"the engine {hindrance}"
+    place = Path(tempfile.mkdtemp(dir=folder, prefix=".probe-"))
+    try:
+        return _try_overlay(engine, place)
+    finally:
+        shutil.rmtree(place)
+
+
+def _try_overlay(engine: Engine, place: Path) -> str:
+    """Put a file through an overlay into our folder, and see one of ours through it; nothing has to run for that."""
+    base, layer = place / "base", place / "layer"
+    for new in (base, layer / UPPER, layer / "work"):
+        new.mkdir(parents=True)
+    (base / "ours").touch()
+    name = f"batchwright-probe-{uuid4().hex[:12]}"
+    labels = our_labels({"role": "probe"}, _LIFETIME_SECONDS)
+    image = _empty_image(engine)
+    try:
+        mount = overlay_mount(name, labels, mount_options([base], layer))
+        try:
+            with engine.trouble("the engine cannot mount an overlay of our folders"):
+                engine.api.create_container(
+                    image, entrypoint=["/none"], name=name, labels=labels, host_config={"Mounts": [mount]}
+                )
+                engine.api.put_archive(name, WORK, _one_file("theirs"))
+                pieces, _ = engine.api.get_archive(name, f"{WORK}/ours")
+                for _ in pieces:
+                    pass
+        except RuntimeTrouble as trouble:
+            return str(trouble)
+        if not (layer / UPPER / "theirs").exists():
+            return "the engine sees other folders than we do at the same paths"
+        return ""
+    finally:
+        engine.remove(container=name, volume=name)
+        with engine.trouble("cannot remove the probe's image"):
+            engine.api.remove_image(image, force=True)
+
+
+def _empty_image(engine: Engine) -> str:
+    with engine.trouble("cannot make an empty image"):
+        answer = engine.api.import_image_from_data(bytes(2 * tarfile.BLOCKSIZE))
+    return str(json.loads(answer.splitlines()[-1])["status"])
+
+
+def _one_file(name: str) -> bytes:
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w") as archive:
+        archive.addfile(tarfile.TarInfo(name))
+    return content.getvalue()

@@ -1,0 +1,70 @@
+"""Removes what dead processes left in an engine, and nothing else: containers first, then the volumes they used."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from docker.errors import APIError
+
+from blocks.docker_engine import ENGINE_ERRORS, Engine
+from blocks.docker_labels import OWNER, RUN, is_abandoned
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Reaped:
+    """The names of what was removed."""
+
+    containers: tuple[str, ...] = ()
+    volumes: tuple[str, ...] = ()
+
+
+def reap_abandoned(engine: Engine) -> Reaped:
+    """Remove what belongs to processes that are certainly dead. Raises RuntimeUnavailable."""
+    return _remove(engine, OWNER, is_abandoned)
+
+
+def remove_run(engine: Engine, run: str) -> Reaped:
+    """Remove everything of one run, whoever made it and whether it lives. Raises RuntimeUnavailable."""
+    return _remove(engine, f"{RUN}={run}", lambda labels: OWNER in labels)
+
+
+def _remove(engine: Engine, label: str, chosen: Callable[[Mapping[str, str]], bool]) -> Reaped:
+    with engine.trouble("cannot list what is left over"):
+        containers = engine.api.containers(all=True, filters={"label": [label]})
+        volumes = engine.api.volumes(filters={"label": [label]}).get("Volumes") or []
+    reaped = Reaped(
+        tuple(_name(one) for one in containers if chosen(one.get("Labels") or {}) and _removed_container(engine, one)),
+        tuple(one["Name"] for one in volumes if chosen(one.get("Labels") or {}) and _removed_volume(engine, one)),
+    )
+    if reaped != Reaped():
+        log.info("removed %d containers and %d volumes left over", len(reaped.containers), len(reaped.volumes))
+    return reaped
+
+
+def _removed_container(engine: Engine, container: Mapping[str, Any]) -> bool:
+    return _removed(_name(container), lambda: engine.api.remove_container(container["Id"], v=True, force=True))
+
+
+def _removed_volume(engine: Engine, volume: Mapping[str, Any]) -> bool:
+    return _removed(volume["Name"], lambda: engine.api.remove_volume(volume["Name"], force=True))
+
+
+def _removed(name: str, remove: Callable[[], object]) -> bool:
+    """Whether it was us who removed it: another reaper may be at work, and what is in use waits for the next one."""
+    try:
+        remove()
+    except ENGINE_ERRORS as error:
+        if not (isinstance(error, APIError) and error.status_code in (404, 409)):
+            log.warning("%s is left over and could not be removed: %s", name, error)
+        return False
+    return True
+
+
+def _name(container: Mapping[str, Any]) -> str:
+    names = container.get("Names") or [container["Id"]]
+    return str(names[0]).lstrip("/")

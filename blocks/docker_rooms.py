@@ -1,0 +1,189 @@
+"""The place of one workspace's steps in an engine: a network that they share, their containers one after the other."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+from pathlib import Path
+from threading import Event
+from typing import BinaryIO
+from uuid import uuid4
+
+from blocks.docker_containers import Stopping, execute
+from blocks.docker_engine import Engine
+from blocks.docker_labels import our_labels
+from blocks.docker_policy import ContainerPolicy, check_strings
+from blocks.docker_workspaces import WorkspaceAccess
+from blocks.runtime import (
+    ContainerRun,
+    Exit,
+    Image,
+    ImageUnavailable,
+    Layers,
+    ReadOnlyFile,
+    RuntimeTrouble,
+    RuntimeUnavailable,
+)
+
+log = logging.getLogger(__name__)
+
+_AFTER_TIMEOUT_SECONDS = 3600
+"""How long a step's container may be needed after its time limit: to be killed, read and removed."""
+_HOSTS = "127.0.0.1\tlocalhost\n::1\tlocalhost\n"
+
+
+@dataclass(frozen=True)
+class RoomPlan:
+    """What a room is made for. ``steps``: about how many will run; ``folder``: the workspace's own on this host."""
+
+    name: str
+    labels: Mapping[str, str]
+    folder: Path
+    steps: int
+    lifetime_seconds: float
+    stop_grace_seconds: float
+
+
+class DockerRoom:
+    """A ``Room``. For one thread at a time."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        policy: ContainerPolicy,
+        plan: RoomPlan,
+        access: Callable[[], WorkspaceAccess],
+        forget: Callable[[Image], None],
+    ) -> None:
+        """``access`` is asked when the first container runs; ``forget`` is told of an image that the engine lost."""
+        self._engine, self._policy, self._plan = engine, policy, plan
+        self._make_access, self._forget = access, forget
+        self._access: WorkspaceAccess | None = None
+        self._pause: str | None = None
+        self._removals: list[Future[None]] = []
+
+    def run(
+        self,
+        container: ContainerRun,
+        layers: Layers,
+        layer: Path,
+        *,
+        stdout: BinaryIO,
+        stderr: BinaryIO,
+        cancel: Event,
+    ) -> Exit:
+        """See ``Room.run``. Raises RuntimeTrouble, and what the streams raise."""
+        check_strings(container)
+        try:
+            return self._run(container, layers, layer, stdout, stderr, cancel)
+        except RuntimeTrouble as trouble:
+            if isinstance(trouble, ImageUnavailable):
+                self._forget(container.image)
+            self._drop_pause()  # it may be what is broken: an engine that was restarted has stopped it
+            raise
+
+    def close(self) -> None:
+        """Remove everything that is left, and wait until it is gone. May be called more than once."""
+        self._drop_pause()
+        for removal in self._removals:
+            removal.result()
+        self._removals.clear()
+        if self._access is not None:
+            self._access.close()
+
+    def _run(
+        self, container: ContainerRun, layers: Layers, layer: Path, stdout: BinaryIO, stderr: BinaryIO, cancel: Event
+    ) -> Exit:
+        if self._access is None:
+            self._access = self._make_access()
+        name = self._new_name()
+        labels = self._labels(container)
+        stopping = Stopping(
+            cancel, container.timeout_seconds, self._plan.stop_grace_seconds, self._policy.memory_bytes is not None
+        )
+        try:
+            mounts = self._access.mounts(name, labels, layers, layer, self._files(container))
+            self._create(
+                name, labels, container, {**self._policy.step(self._network(container.image)), "Mounts": mounts}
+            )
+            self._access.fill(name)
+            exit = execute(self._engine, name, stopping, stdout, stderr)
+            return exit if exit.cancelled or exit.timed_out else self._collect(name, exit, cancel)
+        finally:
+            self._removals.append(self._access.release(name))
+
+    def _collect(self, name: str, exit: Exit, cancel: Event) -> Exit:
+        assert self._access is not None
+        try:
+            self._access.collect(name, cancel)
+        except RuntimeUnavailable:
+            if cancel.is_set():
+                return replace(exit, cancelled=True)
+            raise
+        return exit
+
+    def _create(self, name: str, labels: Mapping[str, str], container: ContainerRun, host: dict[str, object]) -> None:
+        with self._engine.trouble(f"cannot make a container of {container.image.reference}"):
+            answer = self._engine.api.create_container(
+                container.image.id,
+                entrypoint=[container.command[0]],
+                command=list(container.command[1:]),
+                environment=dict(container.environment),
+                working_dir=container.working_directory,
+                user=self._policy.user,
+                labels=dict(labels),
+                name=name,
+                host_config=host,
+                healthcheck={"Test": ["NONE"]},  # an image's own would run beside the step
+                network_disabled=self._policy.offline,
+            )
+        for warning in answer.get("Warnings") or ():
+            log.warning("container %s: %s", name, warning)
+
+    def _network(self, image: Image) -> str | None:
+        """The container whose network the steps share: a network for each would double what a short step costs."""
+        if self._plan.steps < 2 or self._policy.offline:
+            return None
+        if self._pause is None:
+            name = self._pause = self._new_name()
+            with self._engine.trouble("cannot make the network that the steps share"):
+                self._engine.api.create_container(
+                    image.id,
+                    entrypoint=[image.shell],
+                    command=["-c", "read _"],  # blocks for ever, with nothing but the shell
+                    user=self._policy.user,
+                    labels=our_labels({**self._plan.labels, "role": "network"}, self._plan.lifetime_seconds),
+                    name=name,
+                    stdin_open=True,
+                    host_config=self._policy.pause(),
+                    healthcheck={"Test": ["NONE"]},
+                )
+                self._engine.api.start(name)
+        return self._pause
+
+    def _drop_pause(self) -> None:
+        if self._pause is not None:
+            self._removals.append(self._engine.remove_later(container=self._pause))
+            self._pause = None
+
+    def _files(self, container: ContainerRun) -> tuple[ReadOnlyFile, ...]:
+        if not self._policy.offline or any(file.target == "/etc/hosts" for file in container.files):
+            return container.files
+        hosts = self._plan.folder / "hosts"
+        if not hosts.exists():  # without a network the engine leaves this file empty
+            hosts.write_text(_HOSTS)
+            hosts.chmod(0o644)
+        return (*container.files, ReadOnlyFile(hosts, "/etc/hosts"))
+
+    def _labels(self, container: ContainerRun) -> dict[str, str]:
+        lifetime = self._plan.lifetime_seconds
+        if container.timeout_seconds is not None:
+            lifetime = container.timeout_seconds + _AFTER_TIMEOUT_SECONDS
+        return our_labels({**self._plan.labels, **container.labels}, lifetime)
+
+    def _new_name(self) -> str:
+        readable = re.sub(r"[^A-Za-z0-9_.-]", "-", self._plan.name)[:80]
+        return f"batchwright-{readable}-{uuid4().hex[:12]}"

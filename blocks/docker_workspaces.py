@@ -1,0 +1,196 @@
+"""How a container gets its workspace: as an overlay of host folders, or as a copy that is sent and read back."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from pathlib import Path
+from threading import Event
+from typing import Any, Protocol
+
+from blocks.aside import Aside
+from blocks.copied_trees import Tree, end_of_archive, is_at_or_below, merged, pack, pack_files
+from blocks.docker_engine import Engine
+from blocks.harvest import harvest
+from blocks.overlays import UPPER, Overlays, mount_options, settle, unmountable
+from blocks.runtime import ContainerRefused, Layers, ReadOnlyFile, RuntimeUnavailable
+from blocks.workspace_targets import WORK, Entry, path_in_workspace
+
+log = logging.getLogger(__name__)
+
+Mount = dict[str, Any]
+"""As the engine's API wants it."""
+
+
+class WorkspaceAccess(Protocol):
+    """One workspace's way into its containers, step after step. For one thread at a time."""
+
+    def mounts(
+        self, name: str, labels: Mapping[str, str], layers: Layers, layer: Path, files: Sequence[ReadOnlyFile]
+    ) -> list[Mount]:
+        """Prepare ``layer`` for a container that will be called ``name``; what to mount into it."""
+        ...
+
+    def fill(self, container: str) -> None:
+        """Send the created container what could not be mounted."""
+        ...
+
+    def collect(self, container: str, cancel: Event) -> None:
+        """After the exit: leave what changed in the layer, readable and writable for the next step's user."""
+        ...
+
+    def release(self, container: str) -> Future[None]:
+        """The container is done, however it ended: remove it and what only it used."""
+        ...
+
+    def close(self) -> None:
+        """Remove what was kept for the next step. All containers are gone by now."""
+        ...
+
+
+class OverlayAccess:
+    """The engine mounts an overlay of our folders, and binds the files. Both are on one machine, and we are root."""
+
+    def __init__(self, engine: Engine, aside: Aside) -> None:
+        self._engine = engine
+        self._overlays = Overlays(aside)
+        self._layer = Path()
+
+    def mounts(
+        self, name: str, labels: Mapping[str, str], layers: Layers, layer: Path, files: Sequence[ReadOnlyFile]
+    ) -> list[Mount]:
+        if problem := unmountable(layers.base, layer, *layers.layers):
+            raise ContainerRefused(f"cannot mount the workspace: {problem}")
+        self._layer = layer
+        self._overlays.begin_layer(layer)
+        lowers = self._overlays.lowers(layers)
+        lowers = [*self._overlays.mountpoints(lowers, files), *lowers]
+        return [overlay_mount(name, labels, mount_options(lowers, layer)), *map(_bind, files)]
+
+    def fill(self, container: str) -> None:
+        """Everything is mounted."""
+
+    def collect(self, container: str, cancel: Event) -> None:
+        settle(self._layer / UPPER)
+
+    def release(self, container: str) -> Future[None]:
+        return self._engine.remove_later(container=container, volume=container)
+
+    def close(self) -> None:
+        """Nothing is kept."""
+
+
+class CopyAccess:
+    """The workspace lives in a volume of the engine, from step to step; files are sent too. Works with any engine."""
+
+    def __init__(self, engine: Engine, aside: Aside) -> None:
+        self._engine, self._aside = engine, aside
+        self._numbers = itertools.count()
+        self._volume: str | None = None
+        self._holds: Layers | None = None
+        self._next: Layers | None = None
+        self._layer = Path()
+        self._before: Tree = {}
+        self._send: Tree = {}
+        self._files: list[tuple[bytes, ReadOnlyFile]] = []
+        self._covered: frozenset[bytes] = frozenset()
+
+    def mounts(
+        self, name: str, labels: Mapping[str, str], layers: Layers, layer: Path, files: Sequence[ReadOnlyFile]
+    ) -> list[Mount]:
+        self._aside.empty(layer)
+        self._layer, self._before = layer, merged(layers)
+        self._place(files)
+        if self._volume is None or self._holds != layers or self._covered:
+            self.close()
+            self._volume = name
+            # What files are put over is left out: a bind would hide it too.
+            self._send = {path: node for path, node in self._before.items() if not is_at_or_below(path, self._covered)}
+        else:
+            self._send = _last_layer(layers, self._before)
+        self._holds = None
+        self._next = None if self._covered else Layers(layers.base, (*layers.layers, layer))
+        options = {"NoCopy": True, "Labels": dict(labels)}
+        return [{"Type": "volume", "Source": self._volume, "Target": WORK, "VolumeOptions": options}]
+
+    def fill(self, container: str) -> None:
+        work = WORK.strip("/").encode()
+        archive = itertools.chain(pack(self._send, work), pack_files(self._files), [end_of_archive()])
+        with self._engine.trouble("cannot send the workspace to the engine"):
+            self._engine.api.put_archive(container, "/", _pieces(archive))  # type: ignore[arg-type]
+
+    def collect(self, container: str, cancel: Event) -> None:
+        with self._engine.trouble("cannot read the workspace back from the engine"):
+            archive, _ = self._engine.api.get_archive(container, WORK)
+            harvest(_until(cancel, archive), self._before, self._layer, self._covered)
+        self._holds = self._next
+
+    def release(self, container: str) -> Future[None]:
+        volume = None
+        if self._holds is None:
+            volume, self._volume = self._volume, None
+        return self._engine.remove_later(container=container, volume=volume)
+
+    def close(self) -> None:
+        if self._volume is not None:
+            self._engine.remove(volume=self._volume)
+            self._volume = self._holds = None
+
+    def _place(self, files: Sequence[ReadOnlyFile]) -> None:
+        """Find out where each file goes, and which of these places are in the workspace."""
+        self._files, covered = [], set()
+        for file in files:
+            path = path_in_workspace(file.target, self._entry)
+            if path is None:
+                self._files.append((os.fsencode(file.target), file))
+            else:
+                covered.add(path)
+                self._files.append((os.fsencode(WORK) + b"/" + path, file))
+        self._covered = frozenset(covered)
+
+    def _entry(self, path: bytes) -> Entry | None:
+        node = self._before.get(path)
+        if node is None:
+            return None
+        return Entry(node.kind, os.readlink(node.source) if node.kind == "link" else b"")
+
+
+def overlay_mount(name: str, labels: Mapping[str, str], options: str) -> Mount:
+    """A volume of the engine that is an overlay at /work: made with its container, mounted as long as that runs."""
+    driver = {"Name": "local", "Options": {"type": "overlay", "device": "overlay", "o": options}}
+    volume = {"NoCopy": True, "Labels": dict(labels), "DriverConfig": driver}
+    return {"Type": "volume", "Source": name, "Target": WORK, "VolumeOptions": volume}
+
+
+def _bind(file: ReadOnlyFile) -> Mount:
+    return {"Type": "bind", "Source": str(file.source), "Target": file.target, "ReadOnly": True}
+
+
+def _last_layer(layers: Layers, tree: Tree) -> Tree:
+    """What the last step changed: sent again, for its user may have left it closed to the next step's."""
+    if not layers.layers:
+        return {}
+    upper = os.fsencode(layers.layers[-1] / UPPER) + b"/"
+    return {path: node for path, node in tree.items() if node.source.startswith(upper)}
+
+
+def _pieces(parts: Iterable[bytes], size: int = 1 << 18) -> Iterator[bytes]:
+    """The same bytes in pieces worth a write each."""
+    pending = bytearray()
+    for part in parts:
+        pending += part
+        if len(pending) >= size:
+            yield bytes(pending)
+            pending.clear()
+    if pending:
+        yield bytes(pending)
+
+
+def _until(cancel: Event, archive: Iterable[bytes]) -> Iterator[bytes]:
+    for piece in archive:
+        if cancel.is_set():
+            raise RuntimeUnavailable("cancelled while the workspace was read back from the engine")
+        yield piece

@@ -1,0 +1,221 @@
+"""What a step changed in a copied workspace: the engine's archive of it, compared with what it was before.
+
+Trusts nothing in the archive: no name leads outside of the layer, no link is followed, no special file is made.
+"""
+
+from __future__ import annotations
+
+import os
+import tarfile
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, cast
+
+from blocks.copied_trees import Node, Tree, is_at_or_below
+from blocks.overlays import DELETED, UPPER
+from blocks.runtime import RuntimeUnavailable
+
+_CHUNK_BYTES = 1 << 20
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+
+
+class ChunkReader:
+    """The file that ``tarfile`` wants, over pieces of bytes."""
+
+    def __init__(self, pieces: Iterable[bytes]) -> None:
+        self._pieces = iter(pieces)
+        self._rest = memoryview(b"")
+
+    def read(self, size: int) -> bytes:
+        """Exactly ``size`` bytes, fewer at the end."""
+        parts, missing = [], size
+        while missing:
+            if not self._rest:
+                self._rest = memoryview(next(self._pieces, b""))
+                if not self._rest:
+                    break
+            parts.append(self._rest[:missing])
+            self._rest = self._rest[missing:]
+            missing -= len(parts[-1])
+        return b"".join(parts)
+
+
+def harvest(archive: Iterable[bytes], before: Tree, layer: Path, covered: Collection[bytes]) -> None:
+    """Write what differs from ``before`` to ``layer``, in the form of ``blocks.runtime.Layers``.
+
+    ``archive``: a tar of /work. ``covered``: paths that files were put at; they count as unchanged.
+    Raises RuntimeUnavailable if the archive cannot be what an engine sends.
+    """
+    (layer / UPPER).mkdir()
+    (layer / UPPER).chmod(0o777)
+    upper = _Upper(layer / UPPER)
+    try:
+        with tarfile.open(  # a stream: nothing is sought, nothing kept
+            fileobj=cast(IO[bytes], ChunkReader(archive)), mode="r|", encoding="utf-8", errors="surrogateescape"
+        ) as members:
+            comparison = _Comparison(members, before, upper, covered)
+            for member in members:
+                comparison.take(member)
+                members.members.clear()  # tarfile keeps every member otherwise
+    except (tarfile.TarError, OSError) as error:
+        raise RuntimeUnavailable(f"cannot read the workspace back from the engine: {error}") from error
+    finally:
+        upper.close()
+    gone = comparison.gone()
+    if gone:
+        (layer / DELETED).write_bytes(b"".join(path + b"\0" for path in gone))
+
+
+class _Comparison:
+    def __init__(self, members: tarfile.TarFile, before: Tree, upper: _Upper, covered: Collection[bytes]) -> None:
+        self._members, self._before, self._upper, self._covered = members, before, upper, covered
+        # Folders that only lead to a covered path, and were not there: nobody's change.
+        self._ways = {folder for path in covered for folder in _above(path) if folder not in before}
+        self._seen: dict[bytes, Node] = {}
+
+    def take(self, member: tarfile.TarInfo) -> None:
+        path = _path(member.name)
+        if not path or is_at_or_below(path, self._covered):
+            return
+        was = self._before.get(path)
+        if member.isdir():
+            self._take_folder(path, was)
+        elif member.issym():
+            self._take_link(path, os.fsencode(member.linkname), was)
+        elif member.islnk():
+            self._take_hard_link(path, _path(member.linkname), was)
+        elif member.isreg():
+            content = self._members.extractfile(member)
+            if content is not None:
+                self._take_file(path, content, member.size, was, executable=bool(member.mode & 0o100))
+
+    def gone(self) -> list[bytes]:
+        """What was there before, is not any more, and whose folder still is; sorted."""
+        gone: set[bytes] = set()
+        for path in sorted(self._before):
+            above = path.rpartition(b"/")[0]
+            if path not in self._seen and not is_at_or_below(path, self._covered):
+                hidden = above and (is_at_or_below(above, gone) or self._kind(above) in ("file", "link"))
+                if not hidden:
+                    gone.add(path)
+        return sorted(gone)
+
+    def _kind(self, path: bytes) -> str:
+        return self._seen[path].kind if path in self._seen else ""
+
+    def _take_folder(self, path: bytes, was: Node | None) -> None:
+        self._seen[path] = Node("folder", b"")
+        if path not in self._ways and (was is None or was.kind != "folder"):
+            self._upper.folder(path)
+
+    def _take_link(self, path: bytes, target: bytes, was: Node | None) -> None:
+        self._seen[path] = Node("link", b"")
+        if was is None or was.kind != "link" or os.readlink(was.source) != target:
+            self._upper.link(path, target)
+
+    def _take_hard_link(self, path: bytes, first: bytes, was: Node | None) -> None:
+        """A second name of a file that came before: a file with the same content."""
+        one = self._seen.get(first)
+        if one is None or one.kind != "file":
+            raise tarfile.ReadError(f"a hard link to {first!r}, which is no file before it")
+        with open(one.source, "rb") as content:
+            self._take_file(path, content, os.fstat(content.fileno()).st_size, was, executable=one.executable)
+
+    def _take_file(self, path: bytes, content: IO[bytes], size: int, was: Node | None, *, executable: bool) -> None:
+        if was is None or was.kind != "file" or was.executable != executable or os.stat(was.source).st_size != size:
+            source = self._upper.file(path, _pieces(content), executable=executable)
+        else:
+            source = self._take_if_changed(path, content, was)
+        self._seen[path] = Node("file", source, executable)
+
+    def _take_if_changed(self, path: bytes, content: IO[bytes], was: Node) -> bytes:
+        """Write the file unless its content is what it was; returns where its content is on this host."""
+        same = 0
+        with open(was.source, "rb") as old:
+            for piece in _pieces(content):
+                if piece != old.read(len(piece)):
+                    old.seek(0)
+                    pieces = _chained(_pieces(old, same), piece, content)
+                    return self._upper.file(path, pieces, executable=was.executable)
+                same += len(piece)
+        return was.source
+
+
+class _Upper:
+    """Writes below one folder and nowhere else: each folder on the way is opened from the one above, never a link."""
+
+    def __init__(self, root: Path) -> None:
+        self._root, self._fd = os.fsencode(root), os.open(root, _FOLDER)
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+    def folder(self, path: bytes) -> None:
+        with self._opened(path):
+            pass
+
+    def link(self, path: bytes, target: bytes) -> None:
+        above, _, name = path.rpartition(b"/")
+        with self._opened(above) as fd:
+            os.symlink(target, name, dir_fd=fd)
+
+    def file(self, path: bytes, pieces: Iterable[bytes], *, executable: bool) -> bytes:
+        """Write a new file, holes where there are only zeros; returns where it is."""
+        above, _, name = path.rpartition(b"/")
+        with self._opened(above) as fd:
+            new = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600, dir_fd=fd)
+        with open(new, "wb") as file:
+            for piece in pieces:
+                if piece.count(0) == len(piece):
+                    file.seek(len(piece), os.SEEK_CUR)
+                else:
+                    file.write(piece)
+            file.truncate(file.tell())
+            os.fchmod(new, 0o777 if executable else 0o666)
+        return os.path.join(self._root, path)
+
+    @contextmanager
+    def _opened(self, path: bytes) -> Iterator[int]:
+        """A descriptor of the folder at ``path``, made if need be."""
+        fd = os.dup(self._fd)
+        try:
+            for name in filter(None, path.split(b"/")):
+                try:
+                    below = os.open(name, _FOLDER, dir_fd=fd)
+                except FileNotFoundError:
+                    os.mkdir(name, dir_fd=fd)
+                    below = os.open(name, _FOLDER, dir_fd=fd)
+                    os.fchmod(below, 0o777)
+                os.close(fd)
+                fd = below
+            yield fd
+        finally:
+            os.close(fd)
+
+
+def _path(name: str) -> bytes:
+    """A member's path below /work; empty for /work itself."""
+    names = os.fsencode(name).rstrip(b"/").split(b"/")
+    if any(part in (b"", b".", b"..") for part in names):
+        raise tarfile.ReadError(f"a member named {name!r}")
+    return b"/".join(names[1:])
+
+
+def _above(path: bytes) -> Iterator[bytes]:
+    while path := path.rpartition(b"/")[0]:
+        yield path
+
+
+def _pieces(file: IO[bytes], limit: int | None = None) -> Iterator[bytes]:
+    left = limit
+    while piece := file.read(_CHUNK_BYTES if left is None else min(left, _CHUNK_BYTES)):
+        yield piece
+        if left is not None:
+            left -= len(piece)
+
+
+def _chained(before: Iterator[bytes], piece: bytes, after: IO[bytes]) -> Iterator[bytes]:
+    yield from before
+    yield piece
+    yield from _pieces(after)

@@ -1,0 +1,188 @@
+"""The host's git: bytes in and out, nothing inherited, nothing executed, errors that say whether to try again."""
+
+import os
+import pickle
+import time
+from pathlib import Path
+
+import pytest
+
+from flows.batches.errors import PermanentError, TemporaryError
+from flows.gitcommand import GitError, GitFailed, GitUnavailable, ObjectMissing, ObjectReader, entries, git
+from tests.gitrepos import make_repository, run_git
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    make_repository(tmp_path / "r", {"a.txt": "hello\n", "d/b.bin": b"\0\xff\n\n"})
+    return tmp_path / "r"
+
+
+def test_bytes_go_in_and_come_out_unchanged(repository: Path) -> None:
+    content = b"\0\xff\r\n\n"
+
+    oid = git(["hash-object", "-w", "--stdin"], git_dir=repository / ".git", stdin=content).decode().strip()
+
+    assert git(["cat-file", "blob", oid], git_dir=repository / ".git") == content
+
+
+def test_input_and_output_larger_than_a_pipe_do_not_block(repository: Path) -> None:
+    names = b"HEAD:a.txt\n" * 50_000
+
+    assert len(git(["cat-file", "--batch"], git_dir=repository / ".git", stdin=names)) > 1_000_000
+
+
+def test_inherited_git_variables_take_no_part(
+    repository: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("GIT_DIR", "/nonsense")
+    monkeypatch.setenv("GIT_CONFIG_PARAMETERS", "'alias.x'='!echo no'")
+    monkeypatch.setenv("GIT_TRACE", str(tmp_path / "trace"))
+
+    assert git(["rev-parse", "HEAD:a.txt"], cwd=repository)
+    assert not (tmp_path / "trace").exists()
+
+
+def test_the_configuration_of_user_and_machine_takes_no_part(
+    repository: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / ".gitconfig").write_text("[user]\nname = Mallory\n[core]\nabbrev = 40\n")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+
+    assert git(["config", "--get", "user.name"], git_dir=repository / ".git", expected=(1,)) == b""
+    assert len(git(["rev-parse", "--short", "HEAD"], cwd=repository).strip()) == 7
+
+
+def test_hooks_and_monitors_of_a_repository_do_not_run(repository: Path, tmp_path: Path) -> None:
+    canary = tmp_path / "canary"
+    script = tmp_path / "script"
+    script.write_text(f"#!/bin/sh\ntouch {canary}\n")
+    script.chmod(0o755)
+    run_git(repository, "config", "core.fsmonitor", str(script))
+    run_git(repository, "config", "core.hooksPath", str(tmp_path / "hooks"))
+    (tmp_path / "hooks").mkdir()
+    for hook in ("post-checkout", "post-index-change", "reference-transaction"):
+        (tmp_path / "hooks" / hook).symlink_to(script)
+
+    git(["status"], cwd=repository)
+    git(["checkout", "-b", "other"], cwd=repository)
+
+    assert not canary.exists()
+
+
+def test_files_get_the_modes_that_the_umask_allows(repository: Path, tmp_path: Path) -> None:
+    (tmp_path / "tree").mkdir()
+
+    git(["checkout", "HEAD", "--", "."], git_dir=repository / ".git", work_tree=tmp_path / "tree", umask=0)
+
+    assert (tmp_path / "tree/a.txt").stat().st_mode & 0o777 == 0o666
+    assert (tmp_path / "tree/d").stat().st_mode & 0o777 == 0o777
+
+
+def test_an_index_of_its_own_leaves_the_repositorys_alone(repository: Path, tmp_path: Path) -> None:
+    before = (repository / ".git/index").read_bytes()
+
+    git(["read-tree", "--empty"], git_dir=repository / ".git", index=tmp_path / "index")
+
+    assert (tmp_path / "index").exists()
+    assert (repository / ".git/index").read_bytes() == before
+
+
+def test_an_error_has_command_exit_code_and_message(repository: Path) -> None:
+    with pytest.raises(GitFailed, match=r"git rev-parse failed \(exit code 128\): .*nope") as caught:
+        git(["rev-parse", "nope"], git_dir=repository / ".git")
+
+    assert caught.value.command == ("rev-parse", "nope")
+    assert isinstance(caught.value, PermanentError)
+    copy = pickle.loads(pickle.dumps(caught.value))
+    assert str(copy) == str(caught.value)
+
+
+def test_exit_codes_may_be_expected(repository: Path) -> None:
+    assert git(["grep", "nothing", "HEAD"], git_dir=repository / ".git", expected=(0, 1)) == b""
+
+
+def test_an_unreachable_server_is_worth_another_try(repository: Path) -> None:
+    with pytest.raises(GitUnavailable) as caught:
+        git(["fetch", "http://127.0.0.1:1/x"], git_dir=repository / ".git")
+
+    assert isinstance(caught.value, TemporaryError)
+
+
+def test_a_time_limit_ends_git_and_its_children(repository: Path) -> None:
+    began = time.monotonic()
+
+    with pytest.raises(GitUnavailable, match=r"did not end within 0\.3 s"):
+        git(["-c", "alias.wait=!sleep 60", "wait"], git_dir=repository / ".git", timeout_seconds=0.3)
+
+    assert time.monotonic() - began < 10
+
+
+def test_secrets_stay_out_of_errors_and_arguments(repository: Path) -> None:
+    with pytest.raises(GitError) as caught:
+        git(
+            [
+                "-c",
+                'alias.tell=!f() { echo "no: $TOKEN" >&2; tr "\\0" " " </proc/$PPID/cmdline >&2; exit 3; }; f',
+                "tell",
+            ],
+            git_dir=repository / ".git",
+            secrets={"TOKEN": "s3cr3t-value"},
+        )
+
+    assert "s3cr3t-value" not in str(caught.value) + repr(caught.value)
+    assert "no: ${{ secrets.TOKEN }}" in caught.value.stderr
+
+
+def test_passwords_in_addresses_are_not_repeated(repository: Path) -> None:
+    with pytest.raises(GitError) as caught:
+        git(["fetch", "http://ada:s3cr3t@127.0.0.1:1/x"], git_dir=repository / ".git")
+
+    assert "s3cr3t" not in str(caught.value) + repr(caught.value)
+
+
+def test_other_protocols_than_the_known_ones_are_refused(repository: Path, tmp_path: Path) -> None:
+    with pytest.raises(GitFailed, match="not allowed"):
+        git(["ls-remote", f"ext::touch {tmp_path}/canary"], git_dir=repository / ".git")
+
+    assert not (tmp_path / "canary").exists()
+
+
+def test_a_reader_gives_kinds_and_contents(repository: Path) -> None:
+    head = run_git(repository, "rev-parse", "HEAD")
+
+    with ObjectReader(repository / ".git") as reader:
+        assert reader.read(f"{head}:a.txt") == ("blob", b"hello\n")
+        assert reader.read(f"{head}:d/b.bin".encode()) == ("blob", b"\0\xff\n\n")
+        assert reader.read(head)[0] == "commit"
+        kind, tree = reader.read(f"{head}^{{tree}}")
+        with pytest.raises(ObjectMissing, match="nope"):
+            reader.read("nope")
+        with pytest.raises(ValueError, match="newline"):
+            reader.read(b"a\nb")
+        assert reader.read(f"{head}:a.txt") == ("blob", b"hello\n")
+
+    assert kind == "tree"
+    assert [(entry.mode, entry.name) for entry in entries(tree)] == [(b"100644", b"a.txt"), (b"40000", b"d")]
+    assert entries(tree)[0].oid == run_git(repository, "rev-parse", "HEAD:a.txt")
+
+
+def test_a_reader_looks_into_alternates(repository: Path, tmp_path: Path) -> None:
+    make_repository(tmp_path / "empty")
+    head = run_git(repository, "rev-parse", "HEAD")
+
+    with ObjectReader(tmp_path / "empty/.git", [repository / ".git/objects"]) as reader:
+        assert reader.read(f"{head}:a.txt") == ("blob", b"hello\n")
+
+
+def test_a_reader_of_no_repository_says_so(tmp_path: Path) -> None:
+    with ObjectReader(tmp_path) as reader, pytest.raises(GitUnavailable, match="ended before its input"):
+        reader.read("HEAD")
+
+
+def test_nothing_of_git_is_left_running(repository: Path) -> None:
+    with ObjectReader(repository / ".git") as reader:
+        pid = reader._process.pid
+
+    assert not Path(f"/proc/{pid}").exists() or os.waitpid(pid, os.WNOHANG)
