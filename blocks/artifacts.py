@@ -59,9 +59,9 @@ class StoreBlock(WritableFileSystem, ABC):
         """Whether there is an artifact of this key."""
         return self.store().exists(key)
 
-    def keys(self, prefix: str = "") -> Iterator[str]:
+    def list_keys(self, prefix: str = "") -> Iterator[str]:
         """The keys that begin with ``prefix``."""
-        return self.store().keys(prefix)
+        return self.store().list_keys(prefix)
 
     def check(self) -> None:
         """Raise, with one clear message, unless artifacts can be written and read here."""

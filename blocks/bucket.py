@@ -121,7 +121,7 @@ class BucketStore:
         """Whether there is an artifact of this key."""
         return self._etag(checked_key(key)) is not None
 
-    def keys(self, prefix: str = "") -> Iterator[str]:
+    def list_keys(self, prefix: str = "") -> Iterator[str]:
         """The keys that begin with ``prefix``."""
         root = self._name("")
         page = partial(self.client.list_objects_v2, Bucket=self.bucket, Prefix=root + checked_prefix(prefix))

@@ -1,4 +1,4 @@
-"""A workspace's content where it cannot be mounted: listed from base and layers, and packed to be sent to the engine."""
+"""A workspace's content where it cannot be mounted: listed from base and layers, packed to be sent to the engine."""
 
 from __future__ import annotations
 

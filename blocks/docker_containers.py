@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 import time
-from contextlib import suppress
+from collections.abc import Mapping
 from dataclasses import dataclass
 from threading import Event, Thread
-from typing import Any, BinaryIO
+from typing import Any
 
 from docker.errors import APIError
 
 from blocks.docker_engine import ENGINE_ERRORS, Engine, translated
 from blocks.docker_streams import Attachment, Demultiplexer
 from blocks.runtime import Exit, RuntimeUnavailable
-
-log = logging.getLogger(__name__)
+from blocks.store import Sink
 
 _TICK_SECONDS = 0.2
 """How soon a cancel or a time limit is noticed."""
@@ -37,8 +35,8 @@ class Stopping:
     limited_memory: bool
 
 
-def execute(engine: Engine, container: str, stopping: Stopping, stdout: BinaryIO, stderr: BinaryIO) -> Exit:
-    """Start a created container, copy its output, and wait for its exit. Raises RuntimeTrouble and the sinks' errors."""
+def execute(engine: Engine, container: str, stopping: Stopping, stdout: Sink, stderr: Sink) -> Exit:
+    """Start a created container, copy its output, wait for its exit. Raises RuntimeTrouble and the sinks' errors."""
     if stopping.cancel.is_set():
         return Exit(_KILLED, cancelled=True)
     with engine.trouble("cannot attach to the container"):
@@ -74,9 +72,7 @@ class _Execution:
             if data:
                 output.feed(data)
                 heard_at = time.monotonic()
-            elif data is not None:
-                break
-            elif self._waiter.ended.is_set() and time.monotonic() - heard_at > _GRACE_SECONDS:
+            elif data is not None or (self._waiter.ended.is_set() and time.monotonic() - heard_at > _GRACE_SECONDS):
                 break
             self._stop_if_due()
         if not output.between_frames and not self._stopped:
@@ -149,7 +145,7 @@ class _Waiter(Thread):
         super().__init__(name=f"wait-{container}", daemon=True)
         self.ended = Event()
         self._engine, self._container = engine, container
-        self._answer: dict[str, Any] = {}
+        self._answer: Mapping[str, Any] = {}
         self._failure: Exception | None = None
 
     def run(self) -> None:
@@ -166,6 +162,5 @@ class _Waiter(Thread):
             raise RuntimeUnavailable(
                 f"the engine went away before container {self._container} ended ({problem or 'no exit code'})"
             )
-        with suppress(RuntimeError):
-            self.join()
+        self.join()
         return int(self._answer["StatusCode"])

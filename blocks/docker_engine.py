@@ -18,6 +18,7 @@ import requests
 import urllib3
 from docker.errors import APIError, DockerException
 from docker.tls import TLSConfig
+from docker.utils import kwargs_from_env
 
 from blocks.runtime import ContainerRefused, ImageUnavailable, RuntimeTrouble, RuntimeUnavailable
 
@@ -37,8 +38,8 @@ class Engine:
     """One container engine. Safe for many threads."""
 
     def __init__(self, host: str | None, tls_folder: str | None = None) -> None:
-        """``host`` None: what DOCKER_HOST and its companions say, else the default socket. Raises RuntimeUnavailable."""
-        settings = docker.utils.kwargs_from_env() if host is None else {"base_url": host, "tls": _tls(tls_folder)}
+        """``host`` None: what DOCKER_HOST and the like say, else the default socket. Raises RuntimeUnavailable."""
+        settings = kwargs_from_env() if host is None else {"base_url": host, "tls": _tls(tls_folder)}
         self.address = str(settings.get("base_url") or "the default socket")
         with self.trouble("cannot connect"):
             self.api = docker.APIClient(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 from collections.abc import Mapping
@@ -106,7 +105,7 @@ class Images:
 
     def _inspect(self, reference: str) -> dict[str, Any] | None:
         try:
-            found: dict[str, Any] = self._engine.api.inspect_image(reference)
+            found: dict[str, Any] = self._engine.api.inspect_image(reference)  # type: ignore[no-untyped-call]
             return found
         except ENGINE_ERRORS as error:
             if isinstance(error, APIError):
@@ -139,8 +138,8 @@ class Images:
             shell = self._shells[image_id]
         if shell is None:
             raise ImageRefused(
-                f"image {reference} has no shell: neither {_SH} nor {_BASH} runs in it. Steps are shell scripts: use an "
-                "image with a shell, made for this machine's architecture"
+                f"image {reference} has no shell: neither {_SH} nor {_BASH} runs in it. Steps are shell scripts: use "
+                "an image with a shell, made for this machine's architecture"
             )
         return shell
 

@@ -39,11 +39,10 @@ def why_no_overlay(engine: Engine, folder: Path) -> str:
 
 
 def _try_overlay(engine: Engine, place: Path) -> str:
-    """Put a file through an overlay into our folder, and see one of ours through it; nothing has to run for that."""
+    """Put a file into a folder of ours that only the overlay shows; nothing has to run for that."""
     base, layer = place / "base", place / "layer"
-    for new in (base, layer / UPPER, layer / "work"):
+    for new in (base / "ours", layer / UPPER, layer / "work"):
         new.mkdir(parents=True)
-    (base / "ours").touch()
     name = f"batchwright-probe-{uuid4().hex[:12]}"
     labels = our_labels({"role": "probe"}, _LIFETIME_SECONDS)
     image = _empty_image(engine)
@@ -54,13 +53,10 @@ def _try_overlay(engine: Engine, place: Path) -> str:
                 engine.api.create_container(
                     image, entrypoint=["/none"], name=name, labels=labels, host_config={"Mounts": [mount]}
                 )
-                engine.api.put_archive(name, WORK, _one_file("theirs"))
-                pieces, _ = engine.api.get_archive(name, f"{WORK}/ours")
-                for _ in pieces:
-                    pass
+                engine.api.put_archive(name, f"{WORK}/ours", _one_file("theirs"))
         except RuntimeTrouble as trouble:
             return str(trouble)
-        if not (layer / UPPER / "theirs").exists():
+        if not (layer / UPPER / "ours" / "theirs").exists():
             return "the engine sees other folders than we do at the same paths"
         return ""
     finally:

@@ -9,7 +9,6 @@ from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Event
-from typing import BinaryIO
 from uuid import uuid4
 
 from blocks.docker_containers import Stopping, execute
@@ -27,6 +26,7 @@ from blocks.runtime import (
     RuntimeTrouble,
     RuntimeUnavailable,
 )
+from blocks.store import Sink
 
 log = logging.getLogger(__name__)
 
@@ -71,8 +71,8 @@ class DockerRoom:
         layers: Layers,
         layer: Path,
         *,
-        stdout: BinaryIO,
-        stderr: BinaryIO,
+        stdout: Sink,
+        stderr: Sink,
         cancel: Event,
     ) -> Exit:
         """See ``Room.run``. Raises RuntimeTrouble, and what the streams raise."""
@@ -95,7 +95,7 @@ class DockerRoom:
             self._access.close()
 
     def _run(
-        self, container: ContainerRun, layers: Layers, layer: Path, stdout: BinaryIO, stderr: BinaryIO, cancel: Event
+        self, container: ContainerRun, layers: Layers, layer: Path, stdout: Sink, stderr: Sink, cancel: Event
     ) -> Exit:
         if self._access is None:
             self._access = self._make_access()

@@ -85,8 +85,8 @@ class DockerRuntime(Block):
     )
     registry_credentials: SecretStr | None = Field(
         default=None,
-        description="User names and passwords of registries, as the JSON of a Docker configuration (DOCKER_AUTH_CONFIG): "
-        '{"auths": {"registry.example.com": {"auth": "..."}}}. If empty: the configuration of the worker\'s user.',
+        description="User names and passwords of registries: the JSON of a Docker configuration (DOCKER_AUTH_CONFIG), "
+        '{"auths": {"registry.example.com": {"auth": "..."}}}. If empty: the configuration of the user who works.',
     )
     network: str = Field(
         default="bridge", description="The network of the containers: bridge, none, or the name of one that exists."
@@ -112,7 +112,7 @@ class DockerRuntime(Block):
     )
     capabilities: list[str] = Field(
         default=list(PACKAGE_MANAGER_CAPABILITIES),
-        description="What root in a container may do beside owning its files. The default is what package managers need.",
+        description="What root in a container may do. The default is what package managers need.",
     )
     init: bool = Field(
         default=True,
@@ -128,8 +128,8 @@ class DockerRuntime(Block):
     )
     workspaces: Literal["auto", "overlay", "copy"] = Field(
         default="auto",
-        description="How a container gets its workspace: as an overlay of folders of this machine, as a copy in a volume "
-        "of the engine, or whatever a trial at the first use says.",
+        description="How a container gets its workspace: as an overlay of folders of this machine, as a copy in a "
+        "volume of the engine, or whatever a trial at the first use says.",
     )
     abandoned_after_hours: float = Field(
         default=24,
@@ -236,7 +236,7 @@ class DockerRuntime(Block):
         return ContainerPolicy(
             network=self.network,
             user={"image": None, "root": "0:0"}.get(self.run_as, self.run_as),
-            memory_bytes=parse_bytes(self.memory) if self.memory else None,
+            memory_bytes=int(parse_bytes(self.memory)) if self.memory else None,
             cpus=self.cpus,
             pids_limit=self.pids_limit,
             disk=self.disk,

@@ -5,11 +5,12 @@ from __future__ import annotations
 import socket
 from contextlib import suppress
 from types import TracebackType
-from typing import Any, BinaryIO
+from typing import Any
 
 import docker
 
 from blocks.runtime import RuntimeUnavailable
+from blocks.store import Sink
 
 _HEADER_BYTES = 8
 _BUFFER_BYTES = 256 * 1024
@@ -30,11 +31,8 @@ class Attachment:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        response = getattr(self._stream, "_response", None)
         with suppress(OSError):
-            self._stream.close()
-            if response is not None:
-                response.close()
+            getattr(self._stream, "_response", self._stream).close()  # the response, where there is one, owns the socket
 
     def receive(self, timeout_seconds: float) -> memoryview | None:
         """The next bytes, valid until the next call: empty at the end, None if there are none yet. Raises OSError."""
@@ -48,7 +46,7 @@ class Attachment:
 class Demultiplexer:
     """Parts the frames of an attachment (8 bytes of header: kind, length) that come in pieces of any size."""
 
-    def __init__(self, stdout: BinaryIO, stderr: BinaryIO) -> None:
+    def __init__(self, stdout: Sink, stderr: Sink) -> None:
         self._sinks = {_STDOUT: stdout, _STDERR: stderr}
         self._header = bytearray()
         self._sink = stdout

@@ -120,7 +120,7 @@ class CopyAccess:
         work = WORK.strip("/").encode()
         archive = itertools.chain(pack(self._send, work), pack_files(self._files), [end_of_archive()])
         with self._engine.trouble("cannot send the workspace to the engine"):
-            self._engine.api.put_archive(container, "/", _pieces(archive))  # type: ignore[arg-type]
+            self._engine.api.put_archive(container, "/", _pieces(archive))
 
     def collect(self, container: str, cancel: Event) -> None:
         with self._engine.trouble("cannot read the workspace back from the engine"):

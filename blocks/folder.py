@@ -118,7 +118,7 @@ class FolderStore:
         with self._trouble(key):
             return self._there(checked_key(key))
 
-    def keys(self, prefix: str = "") -> Iterator[str]:
+    def list_keys(self, prefix: str = "") -> Iterator[str]:
         """The keys that begin with ``prefix``."""
         folder = checked_prefix(prefix).rpartition("/")[0]
         for key in self._walk(folder.split("/") if folder else []):

@@ -54,10 +54,11 @@ def harvest(archive: Iterable[bytes], before: Tree, layer: Path, covered: Collec
         with tarfile.open(  # a stream: nothing is sought, nothing kept
             fileobj=cast(IO[bytes], ChunkReader(archive)), mode="r|", encoding="utf-8", errors="surrogateescape"
         ) as members:
+            kept: list[tarfile.TarInfo] = vars(members)["members"]  # tarfile would keep them all
             comparison = _Comparison(members, before, upper, covered)
             for member in members:
                 comparison.take(member)
-                members.members.clear()  # tarfile keeps every member otherwise
+                kept.clear()
     except (tarfile.TarError, OSError) as error:
         raise RuntimeUnavailable(f"cannot read the workspace back from the engine: {error}") from error
     finally:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from prefect.blocks.core import Block
 from prefect.types import SecretDict
-from pydantic import Field, SecretStr
+from pydantic import Field, HttpUrl, SecretStr
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from blocks.sources import Credentials, RepositoryLocation, SourceError, host_of, location, name_of
+from blocks.sources import Credentials, RepositoryLocation, SourceError, host_of, is_ssh, location, name_of
+
+_PRIVATE_KEY = "PRIVATE KEY-----"
 
 
 class RepositoryFolder(Block):
@@ -34,6 +37,7 @@ class RepositoryFolder(Block):
     _block_type_name = "Repository Folder"
     _block_type_slug = "repository-folder"
     _description = "Take the git repositories that lie in a folder, however deep."
+    _documentation_url = HttpUrl("https://git-scm.com/docs/gitrepository-layout")
 
     folder: str = Field(description="The folder that holds the repositories, on the machine where batch changes run.")
 
@@ -75,6 +79,7 @@ class RepositoryList(Block):
     _block_type_name = "Repository List"
     _block_type_slug = "repository-list"
     _description = "Take the git repositories of a list, from one code host or many."
+    _documentation_url = HttpUrl("https://git-scm.com/docs/git-clone#_git_urls")
 
     # Not in reprs: people write passwords into addresses, although there is a better place.
     repositories: str = Field(
@@ -121,13 +126,12 @@ class RepositoryList(Block):
             raise SourceError(f"the list of repositories {self.file} cannot be read: {error}") from error
 
     def _location(self, name: str, address: str) -> RepositoryLocation:
-        secrets: dict[str, str] = self.credentials.get_secret_value()
         plain = location(name, address)
-        secret = secrets.get(name) or secrets.get(host_of(plain.url))
-        if secret is None and not self.known_hosts:
-            return plain
-        credentials = _credentials(secret, self.known_hosts) if secret else Credentials(known_hosts=self.known_hosts)
-        return location(name, address, credentials)
+        secrets: dict[str, str] = self.credentials.get_secret_value()
+        secret = secrets.get(name) or secrets.get(host_of(plain.url)) or ""
+        if is_ssh(plain.url):
+            return replace(plain, credentials=_key(name, secret, self.known_hosts))
+        return replace(plain, credentials=_token(name, secret)) if secret else plain
 
 
 def _repositories_below(folder: Path, *, is_root: bool = False) -> Iterator[Path]:
@@ -188,10 +192,16 @@ def _url_of(value: Any) -> Any:
     return value["url"] if isinstance(value, dict) and set(value) == {"url"} else value
 
 
-def _credentials(secret: str, known_hosts: str) -> Credentials:
-    if "PRIVATE KEY-----" in secret:
-        return Credentials(ssh_key=SecretStr(secret), known_hosts=known_hosts)
+def _key(name: str, secret: str, known_hosts: str) -> Credentials:
+    if secret and _PRIVATE_KEY not in secret:
+        raise SourceError(
+            f"{name} is reached by ssh, but its credentials are no private key: give a key, or use https://"
+        )
+    return Credentials(ssh_key=SecretStr(secret) if secret else None, known_hosts=known_hosts)
+
+
+def _token(name: str, secret: str) -> Credentials:
+    if _PRIVATE_KEY in secret:
+        raise SourceError(f"the credentials of {name} are a private key, but it is not reached by ssh: give a token")
     username, colon, password = secret.strip().partition(":")
-    if not colon:
-        return Credentials(token=SecretStr(username))
-    return Credentials(username, SecretStr(password))
+    return Credentials(username, SecretStr(password)) if colon else Credentials(token=SecretStr(username))

@@ -17,7 +17,7 @@ DEFAULT_USERNAME = "x-access-token"
 """Code hosts that take a token as the password do not care for the name, but want one."""
 
 _SCHEMES = ("https", "http", "ssh", "file")
-_SCP_STYLE = re.compile(r"(?:(?P<user>[\w.-]+)@)?(?P<host>[\w.-]+):(?P<path>(?!//)\S+)")
+_SCP_STYLE = re.compile(r"(?:(?P<user>[\w.-]+)@)?(?P<host>[\w.-]+):(?P<path>(?!//|:)\S+)")
 
 
 class SourceError(ValueError):
@@ -52,8 +52,8 @@ class RepositorySource(Protocol):
         ...
 
 
-def location(name: str, address: str, credentials: Credentials | None = None) -> RepositoryLocation:
-    """Check an address and take a password out of it; ``credentials``, if given, win over that. Raises SourceError."""
+def location(name: str, address: str) -> RepositoryLocation:
+    """Check an address, and take a password in it out into the credentials. Raises SourceError."""
     if not name or name != name.strip() or "\n" in name:
         raise SourceError(f"a repository's name cannot be {name!r}")
     if any(char.isspace() or not char.isprintable() for char in address) or address.startswith("-"):
@@ -63,10 +63,9 @@ def location(name: str, address: str, credentials: Credentials | None = None) ->
     if "://" not in address:
         if not _SCP_STYLE.fullmatch(address):
             raise _bad_address(name)
-        return RepositoryLocation(name, address, credentials or Credentials())
+        return RepositoryLocation(name, address)
     parts = _split(name, address)
-    bare, found = _without_credentials(parts)
-    return RepositoryLocation(name, bare, credentials or found)
+    return RepositoryLocation(name, *_without_credentials(parts))
 
 
 def host_of(url: str) -> str:
@@ -75,6 +74,11 @@ def host_of(url: str) -> str:
         return urlsplit(url).netloc.rpartition("@")[2].lower()
     match = None if url.startswith("/") else _SCP_STYLE.fullmatch(url)
     return match["host"].lower() if match else ""
+
+
+def is_ssh(url: str) -> bool:
+    """Whether an address is reached by ssh, with keys instead of tokens."""
+    return url.startswith("ssh://") or ("://" not in url and not url.startswith("/"))
 
 
 def name_of(address: str) -> str:

@@ -136,8 +136,11 @@ class ArtifactStore(Protocol):
         """Whether there is an artifact of this key."""
         ...
 
-    def keys(self, prefix: str = "") -> Iterator[str]:
-        """The keys that begin with ``prefix`` (a string, not a folder), in no promised order."""
+    def list_keys(self, prefix: str = "") -> Iterator[str]:
+        """The keys that begin with ``prefix`` (a string, not a folder), in no promised order.
+
+        Not called ``keys``: Prefect takes what has that for a mapping when it is passed as a parameter.
+        """
         ...
 
     def check(self) -> None:

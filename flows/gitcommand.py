@@ -70,7 +70,7 @@ _TEMPORARY = re.compile(
 _PERMANENT = re.compile(
     r"authentication failed|could not read (?:username|password)|permission denied|access denied|host key verification"
     r"|returned error: 40[0134]|repository (?:'[^']*' )?not found|does not appear to be a git repository"
-    r"|does not exist",
+    r"|does not exist|is corrupt|bad object",
     re.IGNORECASE,
 )
 _CREDENTIALS_IN_URL = re.compile(r"(?<=://)[^/\s@]+@")

@@ -83,14 +83,14 @@ class Ledger:
 
     def changeset_keys(self) -> list[str]:
         """The keys of the changeset specs and their patches."""
-        return sorted(self.store.keys(self.key("changesets/")))
+        return sorted(self.store.list_keys(self.key("changesets/")))
 
     def key(self, name: str) -> str:
         """The artifact key of one of the run's documents."""
         return f"runs/{self.run_id}/{name}"
 
     def _workspaces(self) -> Iterator[WorkspaceResult]:
-        for key in sorted(self.store.keys(self.key("workspaces/")), key=_number):
+        for key in sorted(self.store.list_keys(self.key("workspaces/")), key=_number):
             yield read_workspace_result(self.store.get(key))
 
 
@@ -100,7 +100,7 @@ def find_run(store: ArtifactStore, name: str) -> Ledger:
         return Ledger(store, _latest(store))
     if store.exists(f"runs/{name}/manifest.json"):
         return Ledger(store, name)
-    found = sorted({key.split("/")[1] for key in store.keys(f"runs/{name}")}) if name else []
+    found = sorted({key.split("/")[1] for key in store.list_keys(f"runs/{name}")}) if name else []
     if len(found) == 1:
         return Ledger(store, found[0])
     if not found:

@@ -99,7 +99,7 @@ def test_results_of_asynchronous_flows_are_kept_too(tmp_path: Path) -> None:
         return await block.aread_path("some/result")
 
     assert asyncio.run(there_and_back()) == b"content"
-    assert list(block.keys()) == ["prefect/some/result"]
+    assert list(block.list_keys()) == ["prefect/some/result"]
 
 
 @pytest.mark.flow
@@ -128,5 +128,5 @@ def test_a_flow_keeps_its_results_in_the_store(tmp_path: Path) -> None:
         assert story() == [42, 42]
 
     assert runs == [21]
-    assert list(store.keys()) == ["prefect/double/21.json"]
+    assert list(store.list_keys()) == ["prefect/double/21.json"]
     assert json.loads(json.loads(store.get("prefect/double/21.json"))["result"]) == 42

@@ -150,8 +150,8 @@ def test_keys_are_kept_as_they_are(store: StoreBlock, key: str) -> None:
     store.put(key, key.encode())
 
     assert store.get(key) == key.encode()
-    assert list(store.keys()) == [key]
-    assert list(store.keys(key[:-1])) == [key]
+    assert list(store.list_keys()) == [key]
+    assert list(store.list_keys(key[:-1])) == [key]
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -170,7 +170,7 @@ def test_any_good_key_comes_back(store: StoreBlock, key: str) -> None:
     store.put(key, b"content")
 
     assert store.get(key) == b"content"
-    assert key in set(store.keys(key))
+    assert key in set(store.list_keys(key))
 
 
 @pytest.mark.parametrize(
@@ -221,17 +221,17 @@ def test_a_prefix_is_a_string_not_a_folder(store: StoreBlock) -> None:
     for key in ("runs/1/a", "runs/1/b", "runs/10/a", "runsheet", "other"):
         store.put(key, b"")
 
-    assert sorted(store.keys("runs/1")) == ["runs/1/a", "runs/1/b", "runs/10/a"]
-    assert sorted(store.keys("runs/1/")) == ["runs/1/a", "runs/1/b"]
-    assert sorted(store.keys("runs")) == ["runs/1/a", "runs/1/b", "runs/10/a", "runsheet"]
-    assert sorted(store.keys("nothing/here")) == []
-    assert len(list(store.keys())) == 5
+    assert sorted(store.list_keys("runs/1")) == ["runs/1/a", "runs/1/b", "runs/10/a"]
+    assert sorted(store.list_keys("runs/1/")) == ["runs/1/a", "runs/1/b"]
+    assert sorted(store.list_keys("runs")) == ["runs/1/a", "runs/1/b", "runs/10/a", "runsheet"]
+    assert sorted(store.list_keys("nothing/here")) == []
+    assert len(list(store.list_keys())) == 5
 
 
 @pytest.mark.parametrize("prefix", ["/", "../", "a/../", "a//", "/a"])
 def test_bad_prefixes_are_refused(store: StoreBlock, prefix: str) -> None:
     with pytest.raises(KeyRefused):
-        list(store.keys(prefix))
+        list(store.list_keys(prefix))
 
 
 def test_more_keys_than_fit_on_a_page_are_listed(store: StoreBlock) -> None:
@@ -239,7 +239,7 @@ def test_more_keys_than_fit_on_a_page_are_listed(store: StoreBlock) -> None:
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda name: store.put(name, b""), names))
 
-    assert set(store.keys("many/")) == names
+    assert set(store.list_keys("many/")) == names
 
 
 def test_a_checked_store_has_no_keys(store: StoreBlock) -> None:
@@ -247,7 +247,7 @@ def test_a_checked_store_has_no_keys(store: StoreBlock) -> None:
     store.check()
     store.check()
 
-    assert list(store.keys()) == []
+    assert list(store.list_keys()) == []
 
 
 def test_large_files_stream_at_flat_memory(store: StoreBlock, tmp_path: Path) -> None:
@@ -283,7 +283,7 @@ def test_a_blob_is_named_by_its_content_and_written_once(store: StoreBlock, tmp_
     assert blobs.get(blob) == b"hello\n"
     assert blobs.put(b"hello\n") == blob
     assert blobs.put_file(large) == blobs.put(large.read_bytes())
-    assert len(list(store.keys("blobs/"))) == 2
+    assert len(list(store.list_keys("blobs/"))) == 2
 
 
 @pytest.mark.parametrize("change", [b"jello\n", b"hello", b"hello\n\n", b""])

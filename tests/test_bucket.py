@@ -58,12 +58,12 @@ class TestAgainstTheServer:
             block.put("key", b"changed", if_absent=True)
 
         assert block.get("key") == b"content"
-        assert list(block.keys()) == ["key"]
+        assert list(block.list_keys()) == ["key"]
 
     def test_a_missing_bucket_is_told_by_every_verb_but_exists(self, s3_server: S3Server) -> None:
         block = S3Artifacts(**{**s3_server.settings(), "bucket": "elsewhere"})
 
-        for verb in (lambda: block.put("a", b""), lambda: block.get("a"), lambda: list(block.keys())):
+        for verb in (lambda: block.put("a", b""), lambda: block.get("a"), lambda: list(block.list_keys())):
             with pytest.raises(StoreRefused, match="no such bucket"):
                 verb()
 

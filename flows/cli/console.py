@@ -9,8 +9,17 @@ from typing import Any
 
 from rich.console import Console
 
-output = Console(soft_wrap=False, highlight=False)
-errors = Console(stderr=True, highlight=False)
+PIPE_COLUMNS = 160
+"""How wide tables are where no terminal says it."""
+
+
+def _console(*, stderr: bool) -> Console:
+    stream = sys.stderr if stderr else sys.stdout
+    return Console(stderr=stderr, highlight=False, width=None if stream.isatty() else PIPE_COLUMNS)
+
+
+output = _console(stderr=False)
+errors = _console(stderr=True)
 
 
 def print_json(content: Any) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .. import settings
+from .console import read_text
 from .errors import BadInput
 
 if TYPE_CHECKING:
@@ -40,12 +41,14 @@ Store = Annotated[
 
 def repository_source(where: str | None) -> RepositoryFolder | RepositoryList:
     """The block for ``--repositories``. Raises BadInput."""
-    from blocks.repositories import repositories_at
+    from blocks.repositories import RepositoryFolder, RepositoryList
 
-    path = Path(where or ".").expanduser()
+    path = Path(where or ".").expanduser().resolve()
+    if path.is_dir():
+        return RepositoryFolder(folder=str(path))
     if not path.exists():
         raise BadInput(f"--repositories {where}: no such folder or file; name a folder of repositories or a list")
-    return repositories_at(path)
+    return RepositoryList(repositories=read_text(path))
 
 
 def artifact_store(where: str | None) -> LocalArtifacts | S3Artifacts:
@@ -69,6 +72,8 @@ def artifact_store(where: str | None) -> LocalArtifacts | S3Artifacts:
 
 def _loaded(block: type[LocalArtifacts] | type[S3Artifacts], name: str) -> LocalArtifacts | S3Artifacts:
     try:
-        return block.load(name)
+        found = block.load(name)
     except ValueError as error:
         raise BadInput(f"--store: {error}") from error
+    assert isinstance(found, block)  # a coroutine only where an event loop runs
+    return found

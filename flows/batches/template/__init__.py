@@ -22,6 +22,7 @@ from .contexts import (
 )
 from .dry_run import dry_run
 from .failures import EvaluationFailure, ParseFailure
+from .lexer import LEFT
 from .parser import parse_template
 from .rendering import render
 from .static import static_text
@@ -44,6 +45,8 @@ __all__ = [
     "variables",
 ]
 
+_LONGEST_MESSAGE = 500
+
 
 def parse(text: str, kind: ContextKind, field: str = "") -> Template:
     """The syntax tree of a template. ``field`` is the path of the text in the spec. Raises TemplateError."""
@@ -58,6 +61,8 @@ def check(text: str, kind: ContextKind, field: str = "") -> None:
 
 def render_step(text: str, context: StepContext, field: str = "") -> str:
     """A step's template as text. Raises TemplateError."""
+    if LEFT not in text:
+        return text
     return _render(text, ContextKind.STEP, bind_step(context), field)
 
 
@@ -80,15 +85,20 @@ def _render(text: str, kind: ContextKind, bindings: Bindings, field: str) -> str
         return render(template, bindings.functions, bindings.dot)
 
 
+def _cut(message: str) -> str:
+    """Messages can quote any amount of the spec or of a value."""
+    return message if len(message) <= _LONGEST_MESSAGE else message[:_LONGEST_MESSAGE] + "…"
+
+
 @contextmanager
 def _template_errors(text: str, field: str) -> Iterator[None]:
     try:
         yield
     except ParseFailure as failure:
-        raise TemplateError(failure.message, field=field, line=failure.line) from failure
+        raise TemplateError(_cut(failure.message), field=field, line=failure.line) from failure
     except EvaluationFailure as failure:
         line = text.count("\n", 0, failure.position) + 1
-        message = f"at <{failure.context}>: {failure.message}"
+        message = f"at <{_cut(failure.context)}>: {_cut(failure.message)}"
         raise TemplateError(message, field=field, line=line) from failure
     except RecursionError as error:
         raise TemplateError("the template or a value in it nests too deeply", field=field) from error

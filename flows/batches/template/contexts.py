@@ -176,11 +176,13 @@ def _functions(variables: Mapping[str, object]) -> dict[str, Function]:
 
 def _common_variables(context: _Context) -> dict[str, object]:
     return {
-        "repository": {
-            "name": context.repository_name,
-            "branch": _branch(context),
-            "search_result_paths": _search_result_paths(context),
-        },
+        "repository": _Lazy(
+            {
+                "name": context.repository_name,
+                "branch": _branch(context),
+                "search_result_paths": lambda: _search_result_paths(context),
+            }
+        ),
         "batch_change": {"name": context.batch_change_name, "description": context.batch_change_description},
         "outputs": context.outputs,
     }
@@ -192,10 +194,10 @@ def _state(state: StepState) -> _Lazy:
 
 def _changes(state: StepState) -> dict[str, object]:
     return {
-        "modified_files": StringList(state.modified),
-        "added_files": StringList(state.added),
-        "deleted_files": StringList(state.deleted),
-        "renamed_files": StringList(state.renamed),
+        "modified_files": lambda: StringList(state.modified),
+        "added_files": lambda: StringList(state.added),
+        "deleted_files": lambda: StringList(state.deleted),
+        "renamed_files": lambda: StringList(state.renamed),
     }
 
 
@@ -218,9 +220,9 @@ def _repository(context: _Context) -> Struct:
     fields = {
         "Name": context.repository_name,
         "Branch": _branch(context),
-        "FileMatches": StringList(context.search_result_paths),
+        "FileMatches": lambda: StringList(context.search_result_paths),
     }
-    return Struct("template.Repository", fields, {"SearchResultPaths": lambda: _search_result_paths(context)})
+    return Struct("template.Repository", _Lazy(fields), {"SearchResultPaths": lambda: _search_result_paths(context)})
 
 
 def _steps(context: _Context) -> Struct:
@@ -239,10 +241,12 @@ def _step_result(state: StepState, texts: _Lazy) -> Struct:
 def _git_changes(state: StepState) -> Struct:
     return Struct(
         "git.Changes",
-        {
-            "Modified": StringList(state.modified),
-            "Added": StringList(state.added),
-            "Deleted": StringList(state.deleted),
-            "Renamed": StringList(state.renamed),
-        },
+        _Lazy(
+            {
+                "Modified": lambda: StringList(state.modified),
+                "Added": lambda: StringList(state.added),
+                "Deleted": lambda: StringList(state.deleted),
+                "Renamed": lambda: StringList(state.renamed),
+            }
+        ),
     )

@@ -27,9 +27,9 @@ class EvaluationFailure(Failure):
     """A node cannot be evaluated.
 
     ``context`` is the node as Go writes it, ``position`` its offset in the text, ``template`` the `define` around it
-    ("" for the whole text), ``hint`` what the author can do about it ("" when there is nothing to add).
+    ("" for the whole text).
     """
 
-    def __init__(self, message: str, context: str, position: int, template: str, hint: str = "") -> None:
+    def __init__(self, message: str, context: str, position: int, template: str) -> None:
         super().__init__(message)
-        self.context, self.position, self.template, self.hint = context, position, template, hint
+        self.context, self.position, self.template = context, position, template

@@ -10,7 +10,8 @@ from ..glob import GlobError, compile_glob
 from . import comparing, escaping
 from .budget import Budget
 from .failures import FunctionFailure
-from .printing import sprint, sprintf, sprintln
+from .formats import sprintf
+from .printing import sprint, sprintln
 from .text import byte_length, from_bytes, to_bytes
 from .values import (
     Boxed,

@@ -320,3 +320,39 @@ class Lexer:
             self._line += self._text.count("\n", self._counted, position)
             self._counted = position
         return self._line
+
+
+class TokenStream:
+    """The lexer with up to three tokens of look-ahead, as Go has it."""
+
+    def __init__(self, lexer: Lexer) -> None:
+        self._lexer = lexer
+        self._pending: list[Token] = []
+        self.line = 1
+        """Of the token that was read last: what messages name."""
+
+    def next(self) -> Token:
+        if self._pending:
+            return self._pending.pop()
+        token = self._lexer.next_token()
+        self.line = token.line
+        return token
+
+    def back(self, *tokens: Token) -> None:
+        """Puts tokens back, given in the order of the text."""
+        self._pending.extend(reversed(tokens))
+
+    def peek(self) -> Token:
+        token = self.next()
+        self.back(token)
+        return token
+
+    def next_non_space(self) -> Token:
+        while (token := self.next()).kind is Kind.SPACE:
+            pass
+        return token
+
+    def peek_non_space(self) -> Token:
+        token = self.next_non_space()
+        self.back(token)
+        return token

@@ -11,7 +11,7 @@ from typing import Literal, NoReturn
 
 from . import literals
 from .failures import ParseFailure
-from .lexer import Kind, Lexer, Token
+from .lexer import Kind, Lexer, Token, TokenStream
 from .syntax import (
     Action,
     Body,
@@ -70,51 +70,15 @@ def parse_template(text: str, functions: frozenset[str], name: str) -> Template:
     Raises ParseFailure.
     """
     definitions: dict[str, Body] = {}
-    body = _Parser(Lexer(text), functions, name, definitions).template()
+    body = _Parser(TokenStream(Lexer(text)), functions, name, definitions).template()
     return Template(text, body, definitions)
-
-
-class _Tokens:
-    """The lexer with up to three tokens of look-ahead, as Go has it."""
-
-    def __init__(self, lexer: Lexer) -> None:
-        self._lexer = lexer
-        self._pending: list[Token] = []
-        self.line = 1
-        """Of the token that was read last: what messages name."""
-
-    def next(self) -> Token:
-        if self._pending:
-            return self._pending.pop()
-        token = self._lexer.next_token()
-        self.line = token.line
-        return token
-
-    def back(self, *tokens: Token) -> None:
-        """Puts tokens back, given in the order of the text."""
-        self._pending.extend(reversed(tokens))
-
-    def peek(self) -> Token:
-        token = self.next()
-        self.back(token)
-        return token
-
-    def next_non_space(self) -> Token:
-        while (token := self.next()).kind is Kind.SPACE:
-            pass
-        return token
-
-    def peek_non_space(self) -> Token:
-        token = self.next_non_space()
-        self.back(token)
-        return token
 
 
 class _Parser:
     """The body of one template: the text itself, a `define` or a `block`; they share all but the variables."""
 
-    def __init__(self, lexer: Lexer, functions: frozenset[str], name: str, definitions: dict[str, Body]) -> None:
-        self._tokens = _Tokens(lexer)
+    def __init__(self, tokens: TokenStream, functions: frozenset[str], name: str, definitions: dict[str, Body]) -> None:
+        self._tokens = tokens
         self._functions = functions
         self._name = name
         self._definitions = definitions

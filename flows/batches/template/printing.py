@@ -1,4 +1,4 @@
-"""Go's fmt: Sprint, Sprintln and Sprintf for the values of templates, bad verbs and all."""
+"""Values to text as Go's fmt writes them, under a verb and its flags."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from .floats import format_float
 from .text import can_backquote, quote, quote_rune, to_bytes
 from .values import Boxed, Kind, SearchResultPaths, Struct, kind_of, sorted_entries, type_name
 
-_BASES = {"b": 2, "o": 8, "O": 8, "d": 10, "v": 10, "x": 16, "X": 16}
+_INTEGER_VERBS = frozenset("bdoOvxX")
 _FLOAT_PRECISIONS = {"v": -1, "b": -1, "g": -1, "G": -1, "x": -1, "X": -1, "f": 6, "F": 6, "e": 6, "E": 6}
-_LARGEST_NUMBER = 1_000_000
 _MAX_RUNE = 0x10FFFF
+_SLOW = 16
+"""How much more than copying a character it costs to look at it."""
 
 
 def sprint(values: Sequence[object], budget: Budget) -> str:
     """fmt.Sprint: a space between two operands when neither is a string."""
-    printer = _Printer(budget)
+    printer = Printer(budget)
     after_string = True
     for value in values:
         is_string = isinstance(value, str)
@@ -31,7 +32,7 @@ def sprint(values: Sequence[object], budget: Budget) -> str:
 
 def sprintln(values: Sequence[object], budget: Budget) -> str:
     """fmt.Sprintln: spaces between all operands, and a newline."""
-    printer = _Printer(budget)
+    printer = Printer(budget)
     for index, value in enumerate(values):
         if index:
             printer.write(" ")
@@ -40,18 +41,17 @@ def sprintln(values: Sequence[object], budget: Budget) -> str:
     return printer.text()
 
 
-def sprintf(form: str, values: Sequence[object], budget: Budget) -> str:
-    """fmt.Sprintf. What is wrong with the verbs is told in the text, as in Go: `%!d(string=x)`."""
-    return _Format(form, values, _Printer(budget)).text()
-
-
 def verbatim(value: object, verb: str = "v") -> str:
     """A value as messages show it, cut short."""
-    return sprintf(f"%{verb}", [value], Budget())[:200]
+    printer = Printer(Budget())
+    printer.print(value, verb)
+    return printer.text()[:200]
 
 
 @dataclass
-class _Flags:
+class Flags:
+    """What stands between the percent sign and the verb."""
+
     minus: bool = False
     plus: bool = False
     sharp: bool = False
@@ -65,12 +65,13 @@ class _Flags:
     """%#v"""
 
 
-class _Printer:
+class Printer:
     """Writes values under the flags of the verb at hand."""
 
     def __init__(self, budget: Budget) -> None:
+        self._budget = budget
         self._builder = TextBuilder(budget)
-        self.flags = _Flags()
+        self.flags = Flags()
         self._reporting = False
 
     def write(self, piece: str) -> None:
@@ -139,7 +140,7 @@ class _Printer:
             self.bad_verb(value, verb)
 
     def _integer(self, value: int, verb: str, *, signed: bool) -> None:
-        if verb in _BASES:
+        if verb in _INTEGER_VERBS:
             hexadecimal = verb == "v" and self.flags.go_syntax and not signed
             self._digits(value, "x" if hexadecimal else verb, prefixed=hexadecimal or self.flags.sharp)
         elif verb == "c":
@@ -222,6 +223,7 @@ class _Printer:
     def _string(self, value: str, verb: str) -> None:
         if verb == "q" or (verb == "v" and self.flags.go_syntax):
             value = self._cut(value)
+            self._budget.spend_work(_SLOW * len(value))
             raw = self.flags.sharp and can_backquote(value)
             self._pad(f"`{value}`" if raw else quote(value, ascii_only=self.flags.plus))
         elif verb in "vs":
@@ -234,13 +236,10 @@ class _Printer:
     def _hexadecimal(self, value: str, verb: str) -> None:
         flags = self.flags
         data = to_bytes(value)[: flags.precision]
-        prefix = f"0{verb}" if flags.sharp else ""
-        form = f"{{:02{verb}}}".format
-        if flags.space:
-            shown = " ".join(prefix + form(byte) for byte in data)
-        else:
-            shown = prefix + "".join(map(form, data)) if data else ""
-        self._pad(shown)
+        shown = data.hex(" ") if flags.space else data.hex()
+        if flags.sharp and data:
+            shown = "0x" + (shown.replace(" ", " 0x") if flags.space else shown)
+        self._pad(shown.upper() if verb == "X" else shown)
 
     def _text(self, value: str) -> None:
         self._pad(self._cut(value))
@@ -299,155 +298,6 @@ class _Printer:
             self.write(shown + " " * missing)
         else:
             self.write(("0" if zeros and flags.zero else " ") * missing + shown)
-
-
-class _Format:
-    """One run over a format: verbs, flags, widths and argument numbers."""
-
-    def __init__(self, form: str, values: Sequence[object], printer: _Printer) -> None:
-        self._form, self._values, self._printer = form, values, printer
-        self._position = 0
-        self._argument = 0
-        self._reordered = False
-        self._good_number = True
-        self._after_number = False
-
-    def text(self) -> str:
-        while (start := self._form.find("%", self._position)) >= 0:
-            self._printer.write(self._form[self._position : start])
-            self._position = start + 1
-            self._directive()
-        self._printer.write(self._form[self._position :])
-        if not self._reordered and self._argument < len(self._values):
-            self._extra()
-        return self._printer.text()
-
-    def _directive(self) -> None:
-        self._good_number, self._after_number = True, False
-        flags = self._printer.flags = self._flags()
-        self._argument_number()
-        self._width(flags)
-        self._precision(flags)
-        if not self._after_number:
-            self._argument_number()
-        verb = self._peek()
-        if not verb:
-            self._printer.write("%!(NOVERB)")
-            return
-        self._position += 1
-        self._verb(verb, flags)
-
-    def _verb(self, verb: str, flags: _Flags) -> None:
-        if verb == "%":
-            self._printer.write("%")
-        elif not self._good_number:
-            self._printer.write(f"%!{verb}(BADINDEX)")
-        elif self._argument >= len(self._values):
-            self._printer.write(f"%!{verb}(MISSING)")
-        else:
-            if verb in "vw":
-                flags.go_syntax, flags.sharp = flags.sharp, False
-                flags.names_fields, flags.plus = flags.plus, False
-            self._printer.print(self._values[self._argument], verb)
-            self._argument += 1
-
-    def _flags(self) -> _Flags:
-        flags = _Flags()
-        while (mark := self._peek()) and mark in "#0+- ":
-            flags.sharp |= mark == "#"
-            flags.zero |= mark == "0"
-            flags.plus |= mark == "+"
-            flags.minus |= mark == "-"
-            flags.space |= mark == " "
-            self._position += 1
-        return flags
-
-    def _argument_number(self) -> None:
-        """`[3]`: which argument comes next."""
-        self._after_number = False
-        if self._peek() != "[":
-            return
-        self._reordered = True
-        closing = self._form.find("]", self._position)
-        if closing < 0:
-            self._good_number = False
-            self._position += 1
-            return
-        digits = self._form[self._position + 1 : closing]
-        self._position = closing + 1
-        number = int(digits) if digits.isdecimal() and digits.isascii() and len(digits) <= 7 else None
-        self._after_number = number is not None
-        if number is not None and 1 <= number <= len(self._values):
-            self._argument = number - 1
-        else:
-            self._good_number = False
-
-    def _width(self, flags: _Flags) -> None:
-        if self._peek() != "*":
-            flags.width = self._number()
-            if self._after_number and flags.width is not None:
-                self._good_number = False
-            return
-        self._position += 1
-        flags.width = self._number_argument()
-        if flags.width is None:
-            self._printer.write("%!(BADWIDTH)")
-        elif flags.width < 0:
-            flags.width, flags.minus, flags.zero = -flags.width, True, False
-        self._after_number = False
-
-    def _precision(self, flags: _Flags) -> None:
-        if self._peek() != "." or self._position + 1 >= len(self._form):
-            return
-        self._position += 1
-        if self._after_number:
-            self._good_number = False
-        self._argument_number()
-        if self._peek() != "*":
-            flags.precision = self._number() or 0
-            return
-        self._position += 1
-        flags.precision = self._number_argument()
-        if flags.precision is not None and flags.precision < 0:
-            flags.precision = None
-        if flags.precision is None:
-            self._printer.write("%!(BADPREC)")
-        self._after_number = False
-
-    def _number_argument(self) -> int | None:
-        if self._argument >= len(self._values):
-            return None
-        value = self._values[self._argument]
-        self._argument += 1
-        if isinstance(value, bool) or not isinstance(value, int) or abs(value) > _LARGEST_NUMBER:
-            return None
-        return value
-
-    def _number(self) -> int | None:
-        start = self._position
-        while (digit := self._peek()) and digit in "0123456789":
-            self._position += 1
-        digits = self._form[start : self._position]
-        if len(digits.lstrip("0")) > 8 or int(digits or 0) // 10 > _LARGEST_NUMBER:
-            self._position = len(self._form)  # as in Go, such a number ends the format
-            return None
-        return int(digits) if digits else None
-
-    def _peek(self) -> str:
-        return self._form[self._position : self._position + 1]
-
-    def _extra(self) -> None:
-        self._printer.flags = _Flags()
-        self._printer.write("%!(EXTRA ")
-        for index, value in enumerate(self._values[self._argument :]):
-            if index:
-                self._printer.write(", ")
-            if value is None:
-                self._printer.write("<nil>")
-            else:
-                self._printer.write(type_name(value) + "=")
-                self._printer.print(value, "v")
-        self._printer.write(")")
 
 
 def _in_base(number: int, verb: str) -> str:

@@ -14,6 +14,7 @@ _WHITE_SPACE = (
     "\u2028\u2029\u202f\u205f\u3000"
 )
 _LONE_SURROGATES = re.compile("[\ud800-\udc7f\udd00-\udfff]")
+_MAYBE_ESCAPED = re.compile(r'[^ -~]|["\\]')
 _SHORT_ESCAPES = {
     "\a": r"\a",
     "\b": r"\b",
@@ -63,7 +64,8 @@ def code_point(character: str) -> str:
 
 def quote(text: str, *, ascii_only: bool = False) -> str:
     """strconv.Quote: a Go string literal in double quotes."""
-    return '"' + "".join(_escaped(character, '"', ascii_only=ascii_only) for character in text) + '"'
+    escaped = _MAYBE_ESCAPED.sub(lambda match: _escaped(match[0], '"', ascii_only=ascii_only), text)
+    return f'"{escaped}"'
 
 
 def quote_rune(character: str, *, ascii_only: bool = False) -> str:
