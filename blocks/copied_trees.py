@@ -64,6 +64,15 @@ def pack(tree: Tree, prefix: bytes) -> Iterator[bytes]:
             yield from _file(name, node.source, 0o777 if node.executable else 0o666)
 
 
+def folders_above(paths: Iterable[bytes]) -> set[bytes]:
+    """All folders that the paths lie in, without the workspace itself."""
+    folders: set[bytes] = set()
+    for path in paths:
+        while path := path.rpartition(b"/")[0]:
+            folders.add(path)
+    return folders
+
+
 def pack_files(files: Iterable[tuple[bytes, ReadOnlyFile]]) -> Iterator[bytes]:
     """Files and folders by their place in the container, as members of a tar archive: nobody may write to them."""
     for place, file in files:
@@ -130,8 +139,9 @@ def _read_only(name: bytes, source: bytes) -> Iterator[bytes]:
 
 def _file(name: bytes, source: bytes, mode: int) -> Iterator[bytes]:
     with open(source, "rb") as file:
-        size = left = os.fstat(file.fileno()).st_size
-        yield _header(name, tarfile.REGTYPE, mode, size=size)
+        status = os.fstat(file.fileno())
+        size = left = status.st_size
+        yield _header(name, tarfile.REGTYPE, mode, size=size, seconds=int(status.st_mtime))
         while left:
             piece = file.read(min(left, _CHUNK_BYTES))
             if not piece:
@@ -141,7 +151,7 @@ def _file(name: bytes, source: bytes, mode: int) -> Iterator[bytes]:
     yield bytes(-size % tarfile.BLOCKSIZE)
 
 
-def _header(name: bytes, kind: bytes, mode: int, *, size: int = 0, link: bytes = b"") -> bytes:
+def _header(name: bytes, kind: bytes, mode: int, *, size: int = 0, link: bytes = b"", seconds: int = 0) -> bytes:
     info = tarfile.TarInfo(os.fsdecode(name))
-    info.type, info.mode, info.size, info.linkname = kind, mode, size, os.fsdecode(link)
+    info.type, info.mode, info.size, info.linkname, info.mtime = kind, mode, size, os.fsdecode(link), seconds
     return info.tobuf(tarfile.GNU_FORMAT, "utf-8", "surrogateescape")

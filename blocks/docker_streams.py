@@ -32,7 +32,9 @@ class Attachment:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         with suppress(OSError):
-            getattr(self._stream, "_response", self._stream).close()  # the response, where there is one, owns the socket
+            getattr(
+                self._stream, "_response", self._stream
+            ).close()  # the response, where there is one, owns the socket
 
     def receive(self, timeout_seconds: float) -> memoryview | None:
         """The next bytes, valid until the next call: empty at the end, None if there are none yet. Raises OSError."""

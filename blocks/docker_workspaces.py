@@ -12,7 +12,7 @@ from threading import Event
 from typing import Any, Protocol
 
 from blocks.aside import Aside
-from blocks.copied_trees import Tree, end_of_archive, is_at_or_below, merged, pack, pack_files
+from blocks.copied_trees import Node, Tree, end_of_archive, folders_above, is_at_or_below, merged, pack, pack_files
 from blocks.docker_engine import Engine
 from blocks.harvest import harvest
 from blocks.overlays import UPPER, Overlays, mount_options, settle, unmountable
@@ -109,6 +109,7 @@ class CopyAccess:
             self._volume = name
             # What files are put over is left out: a bind would hide it too.
             self._send = {path: node for path, node in self._before.items() if not is_at_or_below(path, self._covered)}
+            self._send |= {folder: Node("folder", b"") for folder in folders_above(self._covered) - self._send.keys()}
         else:
             self._send = _last_layer(layers, self._before)
         self._holds = None

@@ -6,13 +6,14 @@ Trusts nothing in the archive: no name leads outside of the layer, no link is fo
 from __future__ import annotations
 
 import os
+import stat
 import tarfile
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Set
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, cast
 
-from blocks.copied_trees import Node, Tree, is_at_or_below
+from blocks.copied_trees import Node, Tree, folders_above, is_at_or_below, sent_mode
 from blocks.overlays import DELETED, UPPER
 from blocks.runtime import RuntimeUnavailable
 
@@ -41,10 +42,11 @@ class ChunkReader:
         return b"".join(parts)
 
 
-def harvest(archive: Iterable[bytes], before: Tree, layer: Path, covered: Collection[bytes]) -> None:
+def harvest(archive: Iterable[bytes], before: Tree, layer: Path, covered: Collection[bytes]) -> Set[bytes]:
     """Write what differs from ``before`` to ``layer``, in the form of ``blocks.runtime.Layers``.
 
     ``archive``: a tar of /work. ``covered``: paths that files were put at; they count as unchanged.
+    Returns the paths whose permissions are not as they would be sent: a layer does not keep that.
     Raises RuntimeUnavailable if the archive cannot be what an engine sends.
     """
     (layer / UPPER).mkdir()
@@ -66,20 +68,24 @@ def harvest(archive: Iterable[bytes], before: Tree, layer: Path, covered: Collec
     gone = comparison.gone()
     if gone:
         (layer / DELETED).write_bytes(b"".join(path + b"\0" for path in gone))
+    return comparison.closed
 
 
 class _Comparison:
     def __init__(self, members: tarfile.TarFile, before: Tree, upper: _Upper, covered: Collection[bytes]) -> None:
         self._members, self._before, self._upper, self._covered = members, before, upper, covered
         # Folders that only lead to a covered path, and were not there: nobody's change.
-        self._ways = {folder for path in covered for folder in _above(path) if folder not in before}
+        self._ways = folders_above(covered) - before.keys()
         self._seen: dict[bytes, Node] = {}
+        self.closed: set[bytes] = set()
 
     def take(self, member: tarfile.TarInfo) -> None:
         path = _path(member.name)
         if not path or is_at_or_below(path, self._covered):
             return
         was = self._before.get(path)
+        if not member.issym() and member.mode != sent_mode(folder=member.isdir(), mode=member.mode):
+            self.closed.add(path)
         if member.isdir():
             self._take_folder(path, was)
         elif member.issym():
@@ -89,7 +95,7 @@ class _Comparison:
         elif member.isreg():
             content = self._members.extractfile(member)
             if content is not None:
-                self._take_file(path, content, member.size, was, executable=bool(member.mode & 0o100))
+                self._take_file(path, content, member.size, was, executable=bool(member.mode & stat.S_IXUSR))
 
     def gone(self) -> list[bytes]:
         """What was there before, is not any more, and whose folder still is; sorted."""
@@ -173,7 +179,7 @@ class _Upper:
                 else:
                     file.write(piece)
             file.truncate(file.tell())
-            os.fchmod(new, 0o777 if executable else 0o666)
+            os.fchmod(new, sent_mode(folder=False, mode=stat.S_IXUSR if executable else 0))
         return os.path.join(self._root, path)
 
     @contextmanager
@@ -201,11 +207,6 @@ def _path(name: str) -> bytes:
     if any(part in (b"", b".", b"..") for part in names):
         raise tarfile.ReadError(f"a member named {name!r}")
     return b"/".join(names[1:])
-
-
-def _above(path: bytes) -> Iterator[bytes]:
-    while path := path.rpartition(b"/")[0]:
-        yield path
 
 
 def _pieces(file: IO[bytes], limit: int | None = None) -> Iterator[bytes]:

@@ -151,6 +151,10 @@ class Runtime(Protocol):
         """Make the place for one workspace of about ``steps`` steps to run; ``folder`` is the workspace's own on the host."""
         ...
 
+    def reap(self) -> object:
+        """Remove what dead processes left. Never what may belong to a living one. Returns what was removed, for a log."""
+        ...
+
     def fingerprint(self) -> Mapping[str, str]:
         """The settings that can change a step's result (user, network): part of the cache key."""
         ...

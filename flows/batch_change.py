@@ -117,7 +117,7 @@ def run_workspace(run: BatchRun, number: int) -> WorkspaceResult:
     if run.cancel.is_set():
         result = run.leave_out(number)
     else:
-        workspace = run.open_workspace(number, get_run_logger().info)
+        workspace = run.open_workspace(number)
         try:
             result = _run_stages(run, number, workspace)
         finally:
@@ -154,6 +154,7 @@ def set_up(workspace: str, run: WorkspaceRun) -> State[Any]:
 @task(name="step", task_run_name="{workspace} · step {number} · {image}", **_STAGE)
 def run_step(workspace: str, number: int, image: str, run: WorkspaceRun) -> State[Any]:
     """Run one step's container, unless its condition is false or its result is known."""
+    run.show = get_run_logger().info
     result = run.run_step(number - 1)
     if result.failure is not None:
         return Failed(message=result.failure.message)

@@ -7,6 +7,7 @@ repeated after a temporary error: what was reached stays reached, and a step beg
 from __future__ import annotations
 
 import hashlib
+import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -27,6 +28,8 @@ from .batches.workspaces import Workspace
 from .failures import failure_of_error, failure_of_exit, secret_failure
 from .step_cache import StepCache, recorded, stored
 from .step_runs import Bench, LayerOf, Plan, Ran, StepRunner
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -68,14 +71,15 @@ class _Reached:
 class WorkspaceRun:
     """One workspace of one run. For one thread at a time."""
 
-    def __init__(self, setting: Setting, workspace: Workspace, show: Callable[[str], None]) -> None:
-        """``show`` takes the steps' output as people watch it."""
+    def __init__(self, setting: Setting, workspace: Workspace) -> None:
         self.workspace = workspace
+        self.show: Callable[[str], None] = log.info
+        """Takes the steps' output as people watch it."""
         self.results: list[StepResult] = []
         self.cached: set[int] = set()
         self._setting = setting
         self._reached = _Reached()
-        self._runner = StepRunner(setting.bench, workspace, setting.masker, show)
+        self._runner = StepRunner(setting.bench, workspace, setting.masker, lambda text: self.show(text))
         self._began_at = time.monotonic()
         self._attempts = 0
 

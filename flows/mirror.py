@@ -22,7 +22,7 @@ from pathlib import Path
 from blocks.sources import DEFAULT_USERNAME, RepositoryLocation
 
 from .batches.errors import PermanentError
-from .gitcommand import GitFailed, ObjectReader, git
+from .gitcommand import GitFailed, git
 
 log = logging.getLogger(__name__)
 
@@ -169,10 +169,6 @@ class Mirror:
             return None
         mode, kind = listed.split(b" ", 2)[:2]
         return "symlink" if mode == b"120000" else kind.decode()
-
-    def objects(self) -> ObjectReader:
-        """A reader of the mirror's objects; use as a context manager."""
-        return ObjectReader(self.git_dir)
 
     @property
     def _references(self) -> _References:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from contextvars import copy_context
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,15 +39,13 @@ from .batches.steps import Outside
 from .batches.workspaces import titles
 from .checkout import Checkouts
 from .execution import Limits, Setting, WorkspaceRun
+from .failures import failure_of_error
 from .ledger import Ledger
 from .resolution import Resolution, resolve
 from .staging import stage_mounts
 from .step_cache import StepCache, record_key, stored
 from .step_runs import Bench
 from .workspace_folders import reap_workspaces
-
-log = logging.getLogger(__name__)
-
 
 class Options(BaseModel):
     """How a batch change is run. What it does stands in the batch spec."""
@@ -107,7 +104,11 @@ class BatchRun:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._stack.close()
+        try:
+            if error is not None and self._setting is not None:
+                self._note_the_end(error)
+        finally:
+            self._stack.close()
 
     def find_workspaces(self) -> Resolution:
         """Resolve `on` and `workspaces`. Raises ResolutionError, git's errors."""
@@ -148,6 +149,7 @@ class BatchRun:
             outside=around.outside,
             limits=Limits(self.options.step_timeout_seconds, self.options.workspace_timeout_seconds),
         )
+        around.runtime.reap()
         reap_workspaces(around.home / "workspaces")
         self.ledger.begin(self._manifest, self._text)
 
@@ -171,7 +173,7 @@ class BatchRun:
         """Run one workspace without Prefect, and without another try after temporary errors."""
         if self.cancel.is_set():
             return self.leave_out(number)
-        workspace, failure = self.open_workspace(number, log.info), None
+        workspace, failure = self.open_workspace(number), None
         try:
             workspace.set_up()
             for index in range(len(self.spec.steps)):
@@ -184,10 +186,10 @@ class BatchRun:
             workspace.close()
         return self.collect(number, workspace, failure)
 
-    def open_workspace(self, number: int, show: Callable[[str], None]) -> WorkspaceRun:
-        """Begin with workspace ``number``, counted from 1. ``show`` takes the steps' output as people watch it."""
+    def open_workspace(self, number: int) -> WorkspaceRun:
+        """Begin with workspace ``number``, counted from 1."""
         assert self._setting is not None, "begin() comes first"
-        return WorkspaceRun(self._setting, self.resolution.workspaces[number - 1], show)
+        return WorkspaceRun(self._setting, self.resolution.workspaces[number - 1])
 
     def collect(self, number: int, ended: WorkspaceRun, failure: Failure | None = None) -> WorkspaceResult:
         """Build the workspace's changeset specs and keep its records. Raises the store's errors.
@@ -245,6 +247,22 @@ class BatchRun:
         if "failed" in states and not self.options.skip_errors:
             return "failed"
         return "cancelled" if "cancelled" in states else "completed"
+
+    def _note_the_end(self, error: BaseException) -> None:
+        """The manifest of a run that something stopped. The store itself may be what failed: then it stays as it was."""
+        by_us = isinstance(error, Exception)
+        failure = failure_of_error(error) if by_us else Failure(reason="cancelled", message="The run was stopped.")
+        stopped = self._manifest.model_copy(
+            update={
+                "ended_at": now(),
+                "state": "failed" if by_us else "cancelled",
+                "workspaces": tuple(self._results[number] for number in sorted(self._results)),
+                "step_counts": StepCounts.total(result.step_counts for result in self._results.values()),
+                "failure": failure,
+            }
+        )
+        with suppress(StoreTrouble):
+            self.ledger.keep_manifest(stopped)
 
     def _number_changesets(self) -> tuple[list[ChangesetSpec], tuple[WorkspaceResult, ...], Failure | None]:
         specs: list[ChangesetSpec] = []

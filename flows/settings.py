@@ -53,6 +53,11 @@ def use_prefect(api_url: str, own_home: Path | None = None) -> None:
     os.environ["PREFECT_API_URL"] = api_url
 
 
+def quiet_prefect() -> None:
+    """Keep Prefect's log lines off the terminal, unless the user chose a level; they are in the dashboard."""
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+
+
 def _from_dotenv(file: Path) -> str | None:
     found = re.search(r"""(?m)^\s*(?:export\s+)?PREFECT_API_URL\s*=\s*["']?([^\s"'#]+)""", _text(file))
     return found[1] if found else None

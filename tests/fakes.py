@@ -30,6 +30,7 @@ class FakeRuntime:
         self.scripts: list[str] = []
         self.open_rooms = 0
         self.rooms = 0
+        self.reaped = 0
 
     def resolve_image(self, reference: str) -> Image:
         self.images[reference] += 1
@@ -52,6 +53,9 @@ class FakeRuntime:
             yield _FakeRoom(self)
         finally:
             self.open_rooms -= 1
+
+    def reap(self) -> None:
+        self.reaped += 1
 
     def fingerprint(self) -> Mapping[str, str]:
         return {"user": "nobody"}

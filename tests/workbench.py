@@ -77,7 +77,9 @@ class Workbench(AbstractContextManager["Workbench"]):
         workspace = Workspace(
             repository=REPOSITORY, branch="main", commit=self.commit, path=path, skipped_steps=skipped_steps
         )
-        return WorkspaceRun(setting, workspace, self.shown.append)
+        run = WorkspaceRun(setting, workspace)
+        run.show = self.shown.append
+        return run
 
     def run(self, spec: str, **options: object) -> WorkspaceRun:
         """A workspace from its set-up to its end."""

@@ -24,6 +24,7 @@ from .spec import (
     Step,
     WorkspaceRule,
 )
+from .workspaces import branches_of
 
 Data = Mapping[str, Any]
 
@@ -58,8 +59,8 @@ def environment(value: Any) -> tuple[EnvEntry, ...]:
 def _on(data: Data) -> OnQuery | OnRepository:
     if "repositoriesMatchingQuery" in data:
         return OnQuery(query=data["repositoriesMatchingQuery"])
-    branches = [data["branch"]] if data.get("branch") else data.get("branches", ())
-    return OnRepository(repository=data["repository"], branches=tuple(branches))
+    branches = branches_of(data.get("branch"), data.get("branches"))
+    return OnRepository(repository=data["repository"], branches=branches)
 
 
 def _workspace(data: Data) -> WorkspaceRule:

@@ -9,6 +9,8 @@ from ..batches.errors import BatchError, PermanentError
 from .console import errors as console
 
 FAILED, BAD_INPUT = 1, 2
+INTERRUPTED = 130
+"""As shells count it: 128 and the number of SIGINT."""
 
 
 class BadInput(PermanentError):

@@ -18,7 +18,7 @@ from ..batches.spec import BatchSpec
 from ..server import LocalServer, find_or_start
 from . import display, validate
 from .console import errors, output, print_json, read_text
-from .errors import FAILED
+from .errors import FAILED, INTERRUPTED
 from .export import export
 from .sources import AllowIgnored, Jobs, Only, Repositories, Store, artifact_store, repository_source
 
@@ -111,6 +111,7 @@ def _prefect_server() -> LocalServer:
     if server.started:
         errors.print(f"started a Prefect server: {server.ui_url}", markup=False)
     settings.use_prefect(server.api_url, server.own_home)
+    settings.quiet_prefect()
     return server
 
 
@@ -135,7 +136,11 @@ def _run_flow(name: str, parameters: dict[str, Any]) -> Ledger:
 
     shown = display.LiveDisplay(errors)
     with shown, _watched_by(shown):
-        state = batch_change(engine=DockerRuntime(), **parameters, return_state=True)
+        try:
+            state = batch_change(engine=DockerRuntime(), **parameters, return_state=True)
+        except KeyboardInterrupt:
+            errors.print("interrupted: the containers are removed; run again, and no finished step is repeated")
+            raise typer.Exit(INTERRUPTED) from None
     ledger = Ledger(parameters["artifacts"].store(), run_id_of(name, str(state.state_details.flow_run_id)))
     if not shown.run_ended:
         state.result()  # raises why
