@@ -208,6 +208,12 @@ class DockerRuntime(Block):
         platform = self.platform or self._connected().engine.platform
         return {"user": self.run_as, "network": self.network, "platform": platform}
 
+    def describe(self) -> str:
+        """The engine in one line, for people. Raises RuntimeUnavailable."""
+        engine = self._connected().engine
+        info = engine.info()
+        return f"version {info['ServerVersion']} at {engine.address}, {engine.platform}, storage {info['Driver']}"
+
     def reap(self, *, run: str | None = None) -> Reaped:
         """Remove what dead processes left in the engine; with ``run`` all of that run, dead or alive.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import Future
 from pathlib import Path
 from threading import Event
@@ -97,12 +97,13 @@ class CopyAccess:
         self._send: Tree = {}
         self._files: list[tuple[bytes, ReadOnlyFile]] = []
         self._covered: frozenset[bytes] = frozenset()
+        self._closed: Set[bytes] = frozenset()
 
     def mounts(
         self, name: str, labels: Mapping[str, str], layers: Layers, layer: Path, files: Sequence[ReadOnlyFile]
     ) -> list[Mount]:
         self._aside.empty(layer)
-        self._layer, self._before = layer, merged(layers)
+        last, self._layer, self._before = self._layer, layer, merged(layers)
         self._place(files)
         if self._volume is None or self._holds != layers or self._covered:
             self.close()
@@ -111,7 +112,13 @@ class CopyAccess:
             self._send = {path: node for path, node in self._before.items() if not is_at_or_below(path, self._covered)}
             self._send |= {folder: Node("folder", b"") for folder in folders_above(self._covered) - self._send.keys()}
         else:
-            self._send = _last_layer(layers, self._before)
+            # Sent again what the last step changed or closed: its user may not be the next step's.
+            upper = os.fsencode(last / UPPER) + b"/"
+            self._send = {
+                path: node
+                for path, node in self._before.items()
+                if path in self._closed or node.source.startswith(upper)
+            }
         self._holds = None
         self._next = None if self._covered else Layers(layers.base, (*layers.layers, layer))
         options = {"NoCopy": True, "Labels": dict(labels)}
@@ -126,7 +133,7 @@ class CopyAccess:
     def collect(self, container: str, cancel: Event) -> None:
         with self._engine.trouble("cannot read the workspace back from the engine"):
             archive, _ = self._engine.api.get_archive(container, WORK)
-            harvest(_until(cancel, archive), self._before, self._layer, self._covered)
+            self._closed = harvest(_until(cancel, archive), self._before, self._layer, self._covered)
         self._holds = self._next
 
     def release(self, container: str) -> Future[None]:
@@ -168,14 +175,6 @@ def overlay_mount(name: str, labels: Mapping[str, str], options: str) -> Mount:
 
 def _bind(file: ReadOnlyFile) -> Mount:
     return {"Type": "bind", "Source": str(file.source), "Target": file.target, "ReadOnly": True}
-
-
-def _last_layer(layers: Layers, tree: Tree) -> Tree:
-    """What the last step changed: sent again, for its user may have left it closed to the next step's."""
-    if not layers.layers:
-        return {}
-    upper = os.fsencode(layers.layers[-1] / UPPER) + b"/"
-    return {path: node for path, node in tree.items() if node.source.startswith(upper)}
 
 
 def _pieces(parts: Iterable[bytes], size: int = 1 << 18) -> Iterator[bytes]:

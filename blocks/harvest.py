@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, cast
 
-from blocks.copied_trees import Node, Tree, folders_above, is_at_or_below, sent_mode
-from blocks.overlays import DELETED, UPPER
+from blocks.copied_trees import Node, Tree, folders_above, is_at_or_below
+from blocks.overlays import DELETED, UPPER, open_mode
 from blocks.runtime import RuntimeUnavailable
 
 _CHUNK_BYTES = 1 << 20
@@ -84,7 +84,7 @@ class _Comparison:
         if not path or is_at_or_below(path, self._covered):
             return
         was = self._before.get(path)
-        if not member.issym() and member.mode != sent_mode(folder=member.isdir(), mode=member.mode):
+        if not member.issym() and member.mode != open_mode(member.mode | (stat.S_IFDIR if member.isdir() else 0)):
             self.closed.add(path)
         if member.isdir():
             self._take_folder(path, was)
@@ -179,7 +179,7 @@ class _Upper:
                 else:
                     file.write(piece)
             file.truncate(file.tell())
-            os.fchmod(new, sent_mode(folder=False, mode=stat.S_IXUSR if executable else 0))
+            os.fchmod(new, open_mode(stat.S_IXUSR if executable else 0))
         return os.path.join(self._root, path)
 
     @contextmanager

@@ -110,6 +110,11 @@ class Stack:
         return found
 
 
+def open_mode(mode: int) -> int:
+    """The permissions that a file or folder of ``mode`` has in a layer: open to any user, executable stays that."""
+    return 0o777 if stat.S_ISDIR(mode) or mode & stat.S_IXUSR else 0o666
+
+
 def settle(upper: Path) -> None:
     """Let any user read and write what a step left, and take away setuid bits. Executable stays executable.
 
@@ -239,7 +244,7 @@ def _settle_folder(fd: int) -> list[str]:
                 folders.append(entry.name)
             elif not stat.S_ISREG(mode):
                 continue
-            wanted = 0o777 if stat.S_ISDIR(mode) or mode & stat.S_IXUSR else 0o666
+            wanted = open_mode(mode)
             if stat.S_IMODE(mode) != wanted:
                 os.chmod(entry.name, wanted, dir_fd=fd)
     return folders

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from pathlib import Path
 from typing import Any
 
 from blocks.docker_runtime import DockerRuntime
-from prefect import flow, runtime, task
+from prefect import Flow, flow, runtime, task
 from prefect.cache_policies import NO_CACHE
-from prefect.client.schemas.objects import State, TaskRun
+from prefect.client.schemas.objects import FlowRun, State, TaskRun
 from prefect.logging import get_run_logger
 from prefect.states import Cancelled, Completed, Failed
 from prefect.tasks import Task, exponential_backoff
@@ -26,6 +27,8 @@ from .batches.steps import Outside
 from .execution import WorkspaceRun
 from .failures import is_temporary
 from .runs import BatchRun, Options, Surroundings, run_id_of
+
+log = logging.getLogger(__name__)
 
 DEFAULTS = Options()
 
@@ -59,7 +62,20 @@ def _flow_run_name() -> str:
     return found[1].strip("\"'") if found else "batch-change"
 
 
-@flow(name="batch-change", flow_run_name=_flow_run_name, persist_result=False)
+def _remove_containers(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
+    """What a run that was cancelled or died has left in the engine. Runs in the worker, also after a SIGKILL."""
+    name = load_spec(flow_run.parameters["spec"]).name
+    engine = DockerRuntime.model_validate(flow_run.parameters["engine"])
+    log.info("%s: removed %s", state.name, engine.reap(run=run_id_of(name, str(flow_run.id))))
+
+
+@flow(
+    name="batch-change",
+    flow_run_name=_flow_run_name,
+    persist_result=False,
+    on_cancellation=[_remove_containers],
+    on_crashed=[_remove_containers],
+)
 def batch_change(
     spec: str,
     repositories: RepositoryFolder | RepositoryList,

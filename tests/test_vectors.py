@@ -19,7 +19,9 @@ Check = Callable[[dict[str, Any], dict[str, Any], Path], None]
 def _adapter(name: str) -> Check:
     path = HERE / "adapters" / f"{name}.py"
     spec = importlib.util.spec_from_file_location(f"adapters.{name}", path)
-    assert spec is not None and spec.loader is not None, f"{path} is missing: every file of vectors needs an adapter"
+    assert path.exists(), f"{path} is missing: every file of vectors needs an adapter"
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     check: Check = module.check

@@ -40,6 +40,7 @@ def resolve(
             {
                 "workspaces": [workspace.model_dump(mode="json") for workspace in found.workspaces],
                 "ignored": [{"repository": name, "reason": reason} for name, reason in found.ignored],
+                "skipped": [{"repository": name, "reason": reason} for name, reason in found.skipped],
             }
         )
         return
@@ -58,4 +59,6 @@ def resolve(
     output.print(table)
     for name, reason in found.ignored:
         output.print(f"ignored: {name}: {reason}", style="yellow", markup=False)
+    for name, reason in found.skipped:
+        output.print(f"nothing to run on: {name}: {reason}", style="yellow", markup=False)
     output.print(f"{len(found.workspaces)} workspaces", style="bold")
