@@ -61,11 +61,13 @@ def failure(template: str, context: StepContext = CONTEXT) -> TemplateError:
     return caught.value
 
 
-def cases(outcome: str) -> Iterator[Any]:
-    for topic, recorded in GO.items():
-        for case in recorded:
-            if outcome in case:
-                yield pytest.param(case, id=f"{topic}: {case['template']}"[:80])
+def cases(outcome: str) -> list[Any]:
+    return [
+        pytest.param(case, id=f"{topic}: {case['template']}"[:80])
+        for topic, recorded in GO.items()
+        for case in recorded
+        if outcome in case
+    ]
 
 
 @pytest.mark.parametrize("case", cases("out"))
@@ -137,8 +139,8 @@ class TestLaziness:
     def test_outputs_are_loaded_one_by_one(self) -> None:
         class Outputs(Mapping[str, object]):
             def __getitem__(self, key: str) -> object:
-                assert key == "wanted", "no other output may be loaded"
-                return {"field": 1}
+                assert key != "expensive", "no other output may be loaded"
+                return {"wanted": {"field": 1}}[key]
 
             def __contains__(self, key: object) -> bool:
                 return key in ("wanted", "expensive")
@@ -170,9 +172,12 @@ class TestValues:
         )
 
     def test_a_map_may_have_keys_that_are_no_strings(self) -> None:
-        context = StepContext(outputs={"m": {1: "one", True: "yes", "k": "v"}, "s": {"1": "one"}})
+        context = StepContext(outputs={"m": {1: "one", "k": "v"}, "s": {"1": "one"}})
 
-        assert render_step("${{ outputs.m.k }} ${{ index outputs.m 1 }}", context) == "v yes"
+        assert (
+            render_step("${{ outputs.m.k }} ${{ index outputs.m 1 }} ${{ index outputs.m true }}", context)
+            == "v one <no value>"
+        )
         assert "value has type int; should be string" in failure("${{ index outputs.s 1 }}", context).message
 
     def test_not_a_number_and_infinity_print(self) -> None:
@@ -211,7 +216,7 @@ class TestErrors:
         assert str(error) == 'steps.0.run: function "nope" not defined'
 
     def test_an_action_that_is_never_closed_names_where_it_began(self) -> None:
-        with pytest.raises(TemplateError, match="unclosed action started at steps.0.run:2"):
+        with pytest.raises(TemplateError, match=r"unclosed action started at steps\.0\.run:2"):
             check("a\n${{ 1\n\n", ContextKind.STEP, "steps.0.run")
 
     def test_a_message_stays_short(self) -> None:
@@ -331,7 +336,8 @@ class TestDryRun:
         assert caught.value.message == f"validating batch spec template: {message}"
 
     def test_takes_linear_time(self) -> None:
-        dry_run("${{ index " * 50_000 + "} ")
+        with pytest.raises(TemplateError):
+            dry_run("${{ index " * 50_000 + "} ${{ outputs." * 50_000)
 
 
 plain_text = st.text().filter(lambda text: "${{" not in text)
@@ -387,7 +393,7 @@ def test_a_printed_float_reads_back_as_it_was(number: float) -> None:
 
 @given(st.integers(min_value=-(2**63), max_value=2**63 - 1))
 def test_an_integer_literal_is_its_value(number: int) -> None:
-    assert render_step(f"${{{{ {number} }}}} ${{{{ {number:#x} }}}}", StepContext()) == f"{number} {number}"
+    assert render_step(f"${{{{ {number} }}}} ${{{{ {number:#o} }}}}", StepContext()) == f"{number} {number}"
 
 
 @given(st.lists(st.text(max_size=5)), st.text(max_size=3))
