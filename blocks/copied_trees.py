@@ -76,7 +76,7 @@ def folders_above(paths: Iterable[bytes]) -> set[bytes]:
 def pack_files(files: Iterable[tuple[bytes, ReadOnlyFile]]) -> Iterator[bytes]:
     """Files and folders by their place in the container, as members of a tar archive: nobody may write to them."""
     for place, file in files:
-        yield from _read_only(place.strip(b"/"), os.fsencode(file.source))
+        yield from _read_only(place.strip(b"/"), os.fsencode(file.source.resolve()))
 
 
 def end_of_archive() -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from threading import Event, Thread
 from typing import Any
 
@@ -21,6 +22,8 @@ _GRACE_SECONDS = 2.0
 """After the exit: how long the stream may be silent before we stop to wait for its end."""
 _KILL_SECONDS = 60.0
 """A killed container that is not gone after this long has a broken engine."""
+_EVENT_SECONDS = 0.25
+"""How long after a container's exit its engine may note that it was killed."""
 _KILLED = 137
 
 
@@ -127,8 +130,8 @@ class _Execution:
         """A step that somebody killed, an engine that shuts down for one, did not fail: it did not run."""
         with self._engine.trouble("cannot ask for the container's events"):
             events = self._engine.api.events(
-                since=state["StartedAt"],
-                until=state["FinishedAt"],
+                since=_seconds(state["StartedAt"]),
+                until=_seconds(state["FinishedAt"], later=_EVENT_SECONDS),
                 filters={"type": "container", "container": self._container, "event": "kill"},
             )
             killed = any(events)
@@ -136,6 +139,11 @@ class _Execution:
             raise RuntimeUnavailable(
                 f"container {self._container} was killed from outside: by a person, or because its engine stopped"
             )
+
+
+def _seconds(moment: str, later: float = 0) -> str:
+    """A moment as the engine tells it, as the engine wants it."""
+    return f"{datetime.fromisoformat(moment).timestamp() + later:.6f}"
 
 
 class _Waiter(Thread):

@@ -9,6 +9,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -74,16 +75,33 @@ class Engine:
             answer: dict[str, Any] = self.api.info()
         return answer
 
-    def remove_later(self, *, container: str | None = None, volume: str | None = None) -> Future[None]:
-        """Remove a container, then a volume, by another thread. Never raises: the reaper takes what stays."""
-        return self._background.submit(self.remove, container=container, volume=volume)
+    def remove_later(self, *, container: str | None = None, volume: str | None = None) -> Removal:
+        """Remove a container, then a volume, by another thread."""
+        return Removal(self, self._background.submit(self.remove, container, volume), container, volume)
 
-    def remove(self, *, container: str | None = None, volume: str | None = None) -> None:
+    def remove(self, container: str | None, volume: str | None) -> bool:
         """Remove a running or stopped container, then a volume. Never raises: the reaper takes what stays."""
-        if container is not None:
-            _insist(f"container {container}", lambda: self.api.remove_container(container, v=True, force=True))
-        if volume is not None:
-            _insist(f"volume {volume}", lambda: self.api.remove_volume(volume, force=True))
+        gone = container is None or _insist(
+            f"container {container}", lambda: self.api.remove_container(container, v=True, force=True)
+        )
+        return (
+            volume is None or _insist(f"volume {volume}", lambda: self.api.remove_volume(volume, force=True))
+        ) and gone
+
+
+@dataclass(frozen=True)
+class Removal:
+    """Something that is being removed."""
+
+    engine: Engine
+    first_try: Future[bool]
+    container: str | None
+    volume: str | None
+
+    def finish(self) -> None:
+        """Wait until it is gone; if the engine was away, try again. Never raises: the reaper takes what stays."""
+        if not self.first_try.result():
+            self.engine.remove(self.container, self.volume)
 
 
 def translated(error: Exception, doing: str, address: str) -> RuntimeTrouble:
@@ -134,15 +152,16 @@ def _tls(folder: str | None) -> TLSConfig | bool:
     )
 
 
-def _insist(what: str, remove: Callable[[], object]) -> None:
+def _insist(what: str, remove: Callable[[], object]) -> bool:
     for attempt in range(_REMOVAL_TRIES):
         try:
             remove()
-            return
+            return True
         except ENGINE_ERRORS as error:
             if isinstance(error, APIError) and error.status_code == 404:
-                return
-            failure = error
+                return True
+            failure = str(error)
         # 409: the engine is removing it already, or the volume's container is not quite gone. Else: it is restarting.
         time.sleep(0.1 * 2**attempt)
     log.warning("%s could not be removed and is left to the reaper: %s", what, failure)
+    return False

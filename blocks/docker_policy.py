@@ -59,7 +59,14 @@ class ContainerPolicy:
 
     def pause(self) -> dict[str, Any]:
         """The host configuration of the container that holds the network for others."""
-        return {**self._harmless(()), **self._own_network(), "PidsLimit": 16, "ReadonlyRootfs": True}
+        # With an init it ends on SIGTERM: an engine that shuts down would wait for it otherwise.
+        return {
+            **self._harmless(()),
+            **self._own_network(),
+            "Init": self.init,
+            "PidsLimit": 16,
+            "ReadonlyRootfs": True,
+        }
 
     def probe(self) -> dict[str, Any]:
         """The host configuration of a container that only tries whether a program runs."""
@@ -79,8 +86,11 @@ class ContainerPolicy:
         }
 
 
-def check_strings(container: ContainerRun) -> None:
+def check(container: ContainerRun) -> None:
     """Refuse what the kernel or the engine would refuse later in words that help nobody. Raises ContainerRefused."""
+    for file in container.files:
+        if not file.source.exists():
+            raise ContainerRefused(f"cannot show {file.target} to the container: {file.source} does not exist")
     for name, value in container.environment.items():
         if not name or "=" in name:
             raise ContainerRefused(f"{name!r} cannot be the name of an environment variable")

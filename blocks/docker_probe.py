@@ -60,7 +60,7 @@ def _try_overlay(engine: Engine, place: Path) -> str:
             return "the engine sees other folders than we do at the same paths"
         return ""
     finally:
-        engine.remove(container=name, volume=name)
+        engine.remove(name, name)
         with engine.trouble("cannot remove the probe's image"):
             engine.api.remove_image(image, force=True)
 

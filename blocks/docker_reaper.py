@@ -60,7 +60,7 @@ def _removed(name: str, remove: Callable[[], object]) -> bool:
         remove()
     except ENGINE_ERRORS as error:
         if not (isinstance(error, APIError) and error.status_code in (404, 409)):
-            log.warning("%s is left over and could not be removed: %s", name, error)
+            log.warning("%s is left over and could not be removed: %s", name, str(error))
         return False
     return True
 

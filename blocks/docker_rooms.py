@@ -5,16 +5,15 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Event
 from uuid import uuid4
 
 from blocks.docker_containers import Stopping, execute
-from blocks.docker_engine import Engine
+from blocks.docker_engine import Engine, Removal
 from blocks.docker_labels import our_labels
-from blocks.docker_policy import ContainerPolicy, check_strings
+from blocks.docker_policy import ContainerPolicy, check
 from blocks.docker_workspaces import WorkspaceAccess
 from blocks.runtime import (
     ContainerRun,
@@ -63,7 +62,7 @@ class DockerRoom:
         self._make_access, self._forget = access, forget
         self._access: WorkspaceAccess | None = None
         self._pause: str | None = None
-        self._removals: list[Future[None]] = []
+        self._removals: list[Removal] = []
 
     def run(
         self,
@@ -76,7 +75,7 @@ class DockerRoom:
         cancel: Event,
     ) -> Exit:
         """See ``Room.run``. Raises RuntimeTrouble, and what the streams raise."""
-        check_strings(container)
+        check(container)
         try:
             return self._run(container, layers, layer, stdout, stderr, cancel)
         except RuntimeTrouble as trouble:
@@ -89,7 +88,7 @@ class DockerRoom:
         """Remove everything that is left, and wait until it is gone. May be called more than once."""
         self._drop_pause()
         for removal in self._removals:
-            removal.result()
+            removal.finish()
         self._removals.clear()
         if self._access is not None:
             self._access.close()
@@ -131,7 +130,7 @@ class DockerRoom:
                 container.image.id,
                 entrypoint=[container.command[0]],
                 command=list(container.command[1:]),
-                environment=dict(container.environment),
+                environment=_for_any_user(container.environment),
                 working_dir=container.working_directory,
                 user=self._policy.user,
                 labels=dict(labels),
@@ -187,3 +186,11 @@ class DockerRoom:
     def _new_name(self) -> str:
         readable = re.sub(r"[^A-Za-z0-9_.-]", "-", self._plan.name)[:80]
         return f"batchwright-{readable}-{uuid4().hex[:12]}"
+
+
+def _for_any_user(environment: Mapping[str, str]) -> dict[str, str]:
+    """git refuses a repository of another user, as the workspace is to all but root, unless it is told not to."""
+    if "GIT_CONFIG_COUNT" in environment:
+        return dict(environment)
+    trust = {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "safe.directory", "GIT_CONFIG_VALUE_0": "*"}
+    return {**trust, **environment}

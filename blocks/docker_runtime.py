@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Any, Literal
 from docker.errors import DockerException
 from docker.utils import parse_bytes
 from prefect.blocks.core import Block
-from pydantic import Field, PrivateAttr, SecretStr, field_validator
+from pydantic import Field, HttpUrl, PrivateAttr, SecretStr, field_validator
 
 from blocks.aside import Aside
 from blocks.docker_engine import Engine
@@ -26,8 +26,6 @@ from blocks.docker_workspaces import CopyAccess, OverlayAccess, WorkspaceAccess
 from blocks.registry_credentials import CredentialsInvalid, RegistryCredentials
 from blocks.runtime import Image, ImageRefused, Room, WorkspaceMode
 
-_CONNECTING = Lock()
-
 
 @dataclass
 class _Connection:
@@ -38,6 +36,28 @@ class _Connection:
     lock: Lock = field(default_factory=Lock)
     modes: dict[int, tuple[WorkspaceMode, str]] = field(default_factory=dict)
     """By device: folders of one file system are all alike."""
+
+
+class _Link:
+    """A block's way to its connection. A copy of the block, pickled or with other settings, makes its own."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._made: tuple[dict[str, Any], _Connection] | None = None
+
+    def connection(self, settings: dict[str, Any], connect: Callable[[], _Connection]) -> _Connection:
+        with self._lock:
+            if self._made is None or self._made[0] != settings:
+                self._made = settings, connect()
+            return self._made[1]
+
+    def __reduce__(self) -> tuple[type[_Link], tuple[()]]:
+        return _Link, ()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Link)
+
+    __hash__ = None  # type: ignore[assignment]
 
 
 class DockerRuntime(Block):
@@ -54,16 +74,18 @@ class DockerRuntime(Block):
     and we are root; else every workspace is a copy that is sent to the engine and read back.
 
     Example:
-        Load a runtime and take care of what an earlier, killed worker left:
+        Load a runtime and remove what an earlier, killed worker left:
         ```python
         from blocks.docker_runtime import DockerRuntime
 
-        DockerRuntime.load("BLOCK_NAME").reap()
+        runtime = DockerRuntime.load("BLOCK_NAME")
+        runtime.reap()
         ```
     """
 
     _block_type_name = "Docker Runtime"
     _block_type_slug = "docker-runtime"
+    _documentation_url = HttpUrl("https://docs.docker.com/reference/api/engine/")
     _description = "Run the steps of batch changes in containers of a Docker-compatible engine."
 
     docker_host: str | None = Field(
@@ -138,7 +160,7 @@ class DockerRuntime(Block):
         "Longer than the longest workspace runs.",
     )
 
-    _connection: _Connection | None = PrivateAttr(default=None)
+    _link: _Link = PrivateAttr(default_factory=lambda: _Link())
 
     @field_validator("network")
     @classmethod
@@ -223,12 +245,11 @@ class DockerRuntime(Block):
         return reap_abandoned(engine) if run is None else remove_run(engine, run)
 
     def _connected(self) -> _Connection:
-        with _CONNECTING:
-            if self._connection is None:
-                engine = Engine(self.docker_host, self.tls_folder)
-                images = Images(engine, self._policy(), self.pull_policy, self.platform, self._credentials())
-                self._connection = _Connection(engine, images)
-            return self._connection
+        return self._link.connection(self.model_dump(), self._connect)
+
+    def _connect(self) -> _Connection:
+        engine = Engine(self.docker_host, self.tls_folder)
+        return _Connection(engine, Images(engine, self._policy(), self.pull_policy, self.platform, self._credentials()))
 
     def _credentials(self) -> RegistryCredentials | None:
         if self.registry_credentials is None:
@@ -250,9 +271,3 @@ class DockerRuntime(Block):
             init=self.init,
             extra_hosts=self.extra_hosts,
         )
-
-    def __getstate__(self) -> dict[Any, Any]:
-        """Pickled and copied without the connection: the copy makes its own."""
-        state = super().__getstate__()
-        private = {**(state.get("__pydantic_private__") or {}), "_connection": None}
-        return {**state, "__pydantic_private__": private}

@@ -6,18 +6,17 @@ import itertools
 import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
-from concurrent.futures import Future
 from pathlib import Path
 from threading import Event
 from typing import Any, Protocol
 
 from blocks.aside import Aside
 from blocks.copied_trees import Node, Tree, end_of_archive, folders_above, is_at_or_below, merged, pack, pack_files
-from blocks.docker_engine import Engine
+from blocks.docker_engine import Engine, Removal
 from blocks.harvest import harvest
 from blocks.overlays import UPPER, Overlays, mount_options, settle, unmountable
 from blocks.runtime import ContainerRefused, Layers, ReadOnlyFile, RuntimeUnavailable
-from blocks.workspace_targets import WORK, Entry, path_in_workspace
+from blocks.workspace_targets import WORK, Entry, place_of
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +41,7 @@ class WorkspaceAccess(Protocol):
         """After the exit: leave what changed in the layer, readable and writable for the next step's user."""
         ...
 
-    def release(self, container: str) -> Future[None]:
+    def release(self, container: str) -> Removal:
         """The container is done, however it ended: remove it and what only it used."""
         ...
 
@@ -76,7 +75,7 @@ class OverlayAccess:
     def collect(self, container: str, cancel: Event) -> None:
         settle(self._layer / UPPER)
 
-    def release(self, container: str) -> Future[None]:
+    def release(self, container: str) -> Removal:
         return self._engine.remove_later(container=container, volume=container)
 
     def close(self) -> None:
@@ -136,7 +135,7 @@ class CopyAccess:
             self._closed = harvest(_until(cancel, archive), self._before, self._layer, self._covered)
         self._holds = self._next
 
-    def release(self, container: str) -> Future[None]:
+    def release(self, container: str) -> Removal:
         volume = None
         if self._holds is None:
             volume, self._volume = self._volume, None
@@ -144,20 +143,14 @@ class CopyAccess:
 
     def close(self) -> None:
         if self._volume is not None:
-            self._engine.remove(volume=self._volume)
+            self._engine.remove(None, self._volume)
             self._volume = self._holds = None
 
     def _place(self, files: Sequence[ReadOnlyFile]) -> None:
         """Find out where each file goes, and which of these places are in the workspace."""
-        self._files, covered = [], set()
-        for file in files:
-            path = path_in_workspace(file.target, self._entry)
-            if path is None:
-                self._files.append((os.fsencode(file.target), file))
-            else:
-                covered.add(path)
-                self._files.append((os.fsencode(WORK) + b"/" + path, file))
-        self._covered = frozenset(covered)
+        places = [(place_of(file.target, self._entry), file) for file in files]
+        self._files = [(place.path, file) for place, file in places]
+        self._covered = frozenset(place.inside for place, _ in places if place.inside is not None)
 
     def _entry(self, path: bytes) -> Entry | None:
         node = self._before.get(path)

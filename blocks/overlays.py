@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from blocks.aside import Aside
-from blocks.runtime import ContainerRefused, Layers, ReadOnlyFile
-from blocks.workspace_targets import Entry, path_in_workspace
+from blocks.runtime import Layers, ReadOnlyFile
+from blocks.workspace_targets import Entry, place_of
 
 UPPER, DELETED, _WORK = "upper", "deleted", "work"
 
@@ -75,9 +75,8 @@ class Overlays:
         view = Stack(lowers)
         missing = []
         for file in files:
-            path = path_in_workspace(file.target, view.entry)
+            path = place_of(file.target, view.entry).inside
             if path is not None and view.entry(path) is None:
-                _check_way(file.target, path, view)
                 missing.append((path, file.source.is_dir()))
         if not missing:
             return []
@@ -166,15 +165,6 @@ def _hide(upper: bytes, path: bytes) -> None:
         os.mknod(target, stat.S_IFCHR, os.makedev(0, 0))
     elif stat.S_ISDIR(status.st_mode):
         os.setxattr(target, _OPAQUE, b"y")
-
-
-def _check_way(target: str, path: bytes, view: Stack) -> None:
-    names = path.split(b"/")
-    for end in range(1, len(names)):
-        entry = view.entry(b"/".join(names[:end]))
-        if entry is not None and entry.kind == "file":
-            above = os.fsdecode(b"/".join(names[:end]))
-            raise ContainerRefused(f"cannot mount at {target}: {above!r} is a file of the workspace")
 
 
 def _make_mountpoint(top: Path, names: Sequence[bytes], *, is_folder: bool) -> None:

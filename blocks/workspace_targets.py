@@ -1,13 +1,16 @@
-"""Where in the workspace a mount target really lies, links followed as the engine follows them. Paths are bytes."""
+"""Where a mount target really lies: the workspace's links are followed as the engine follows them. Paths are bytes."""
 
 from __future__ import annotations
 
-import posixpath
+import os
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
+from blocks.runtime import ContainerRefused
+
 WORK = "/work"
 
+_WORK_NAME = b"work"
 _MOST_LINKS = 40
 
 
@@ -22,42 +25,45 @@ Lookup = Callable[[bytes], Entry | None]
 """What stands at a path relative to /work, without following links."""
 
 
-def path_in_workspace(target: str, lookup: Lookup) -> bytes | None:
-    """The path below /work that mounting at ``target`` covers; None if that is not below /work."""
-    pending = _below_work(target.encode("utf-8", "surrogateescape"))
-    if pending is None:
-        return None
+class Place(NamedTuple):
+    """``path``: absolute, in the container; ``inside``: relative to /work, or None if it is not below that."""
+
+    path: bytes
+    inside: bytes | None
+
+
+def place_of(target: str, lookup: Lookup) -> Place:
+    """Where mounting at ``target`` puts something. Raises ContainerRefused if a file of the workspace is in the way."""
+    pending = _names(os.path.normpath(os.fsencode(target)))
     reached: list[bytes] = []
     links = 0
     while pending:
         name = pending.pop()
         if name == b"..":
-            if not reached:
-                return None
-            reached.pop()
+            del reached[-1:]
             continue
-        entry = lookup(b"/".join((*reached, name)))
-        if entry is None or entry.kind != "link":
-            reached.append(name)
+        reached.append(name)
+        inside = _inside(reached)
+        entry = lookup(inside) if inside else None
+        if entry is None or entry.kind == "folder":
             continue
-        links += 1
-        if links > _MOST_LINKS:
-            return None
-        if entry.target.startswith(b"/"):
-            inside, reached = _below_work(entry.target), []
-            if inside is None:
-                return None
-            pending += inside
-        else:
+        if entry.kind == "link":
+            links += 1
+            if links > _MOST_LINKS:
+                raise ContainerRefused(f"cannot mount at {target}: too many links of the workspace on the way")
+            reached = [] if entry.target.startswith(b"/") else reached[:-1]
             pending += _names(entry.target)
-    return b"/".join(reached) or None
+        elif pending:
+            raise ContainerRefused(
+                f"cannot mount at {target}: {os.fsdecode(inside or b'')!r} is a file of the workspace"
+            )
+    return Place(b"/" + b"/".join(reached), _inside(reached))
 
 
-def _below_work(path: bytes) -> list[bytes] | None:
-    """The names below /work, the first one last; None for a path elsewhere."""
-    names = _names(posixpath.normpath(b"/" + path.lstrip(b"/")))
-    return names[:-1] if names and names[-1] == WORK[1:].encode() else None
+def _inside(names: list[bytes]) -> bytes | None:
+    return b"/".join(names[1:]) if len(names) > 1 and names[0] == _WORK_NAME else None
 
 
 def _names(path: bytes) -> list[bytes]:
+    """The names on the way, the first one last."""
     return [name for name in reversed(path.split(b"/")) if name not in (b"", b".")]

@@ -129,10 +129,12 @@ class Checkouts:
         Leftovers of killed builders go in any case.
         """
         unused_since = time.time() - older_than_seconds if older_than_seconds is not None else float("-inf")
-        freed, total = 0, sum(size for _, _, size in self._all())
-        for last_use, key, size in self._all():
-            if not size or last_use < unused_since or (max_bytes is not None and total - freed > max_bytes):
-                freed += size if self._remove(key) else 0
+        found = self._all()
+        freed, total = 0, sum(size or 0 for _, _, size in found)
+        for last_use, key, size in found:
+            too_much = max_bytes is not None and total - freed > max_bytes
+            if (size is None or last_use < unused_since or too_much) and self._remove(key):
+                freed += size or 0
         return freed
 
     def _hold(self, key: str, source: _Source) -> None:
@@ -166,17 +168,17 @@ class Checkouts:
         finally:
             remove_tree(building)
 
-    def _all(self) -> list[tuple[float, str, int]]:
-        """Of every checkout: when it was used last, its key, its bytes (0 when it is not finished). Oldest first."""
+    def _all(self) -> list[tuple[float, str, int | None]]:
+        """Of every checkout: when it was used last, its key, its bytes (None: not finished). Oldest use first."""
         found = []
         for lock_file in self._folder.glob("*.lock"):
             key = lock_file.stem
             try:
                 size = self._folder / key / "size"
-                found.append((lock_file.stat().st_mtime, key, int(size.read_text()) if size.exists() else 0))
+                found.append((lock_file.stat().st_mtime, key, int(size.read_text()) if size.exists() else None))
             except FileNotFoundError:
                 continue  # removed meanwhile
-        return sorted(found)
+        return sorted(found, key=lambda one: one[:2])
 
     def _remove(self, key: str) -> bool:
         lock = FileLock(self._folder / f"{key}.lock")
@@ -242,6 +244,7 @@ def _make_dot_git(source: _Source, dot_git: Path) -> None:
     if source.sparse_path:
         files["config"] = _CONFIG.replace("[gc]", f"{_SPARSE_CONFIG}[gc]")
         files["info/sparse-checkout"] = "".join(f"{pattern}\n" for pattern in _sparse_patterns(source))
+    _make_folder(dot_git.parent)
     for folder in ("", "info", "objects", "objects/info", "objects/pack", "refs", "refs/heads", "refs/tags"):
         _make_folder(dot_git / folder)
     for name, text in files.items():

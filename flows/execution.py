@@ -25,7 +25,7 @@ from .batches.spec import BatchSpec
 from .batches.steps import Outside, render, skip_reason
 from .batches.template import StepContext, StepState
 from .batches.workspaces import Workspace
-from .failures import failure_of_error, failure_of_exit, secret_failure
+from .failures import failure_of_error, failure_of_exit, refusal_failure, secret_failure
 from .step_cache import StepCache, recorded, stored
 from .step_runs import Bench, LayerOf, Plan, Ran, StepRunner
 
@@ -103,8 +103,7 @@ class WorkspaceRun:
         """Note that the workspace cannot go on because of ``error``. Returns what people are told."""
         told = self.failure
         if told is None:
-            told = failure_of_error(error)
-            told = told.model_copy(update={"message": self._setting.masker.mask_text(told.message)})
+            told = self._without_secrets(failure_of_error(error))
             if self.steps_left:
                 index, time = len(self.results), now()
                 self.results.append(
@@ -204,9 +203,11 @@ class WorkspaceRun:
         failure = None
         if not ran.exit.ok:
             shown = self._setting.limits.workspace_seconds if whole else limit
-            failure = failure_of_exit(ran, plan, limit_seconds=shown, whole=whole)
+            failure = self._without_secrets(failure_of_exit(ran, plan, limit_seconds=shown, whole=whole))
         elif ran.leaked_secret:
             failure = secret_failure(ran.leaked_secret)
+        elif ran.refusal:
+            failure = self._without_secrets(refusal_failure(ran.refusal))
         result = self._result(plan, ran, started_at, failure)
         self._attempts = 0
         if failure:
@@ -214,6 +215,9 @@ class WorkspaceRun:
             return
         self._setting.cache.keep(result)
         self._complete(result)
+
+    def _without_secrets(self, failure: Failure) -> Failure:
+        return failure.model_copy(update={"message": self._setting.masker.mask_text(failure.message)})
 
     def _diff_so_far(self) -> bytes:
         last = self.executed

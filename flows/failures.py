@@ -64,13 +64,19 @@ def secret_failure(name: str) -> Failure:
     )
 
 
+def refusal_failure(reason: str) -> Failure:
+    """A step that ended well, and left what cannot be taken: ``reason`` says what, and what to do."""
+    return Failure(reason="step_failed", message=f"what the step left cannot be kept: {reason}")
+
+
 def go_duration(seconds: float) -> str:
     """A duration as Go prints it: 100ms, 1.5s, 2m0s, 1h0m0s."""
-    if seconds < 1:
-        return f"{round(seconds * 1000):d}ms"
-    minutes, rest = divmod(seconds, 60)
-    hours, minutes = divmod(int(minutes), 60)
-    shown = f"{rest:.3f}".rstrip("0").rstrip(".")
+    milliseconds = round(seconds * 1000)
+    if milliseconds < 1000:
+        return f"{milliseconds}ms"
+    minutes, rest = divmod(milliseconds, 60_000)
+    hours, minutes = divmod(minutes, 60)
+    shown = f"{rest / 1000:.3f}".rstrip("0").rstrip(".")
     return f"{hours}h{minutes}m{shown}s" if hours else f"{minutes}m{shown}s" if minutes else f"{shown}s"
 
 

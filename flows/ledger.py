@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 
-from blocks.store import ArtifactMissing, ArtifactStore
+from blocks.store import ArtifactMissing, ArtifactStore, KeyRefused
 
 from .batches.changesets import ChangesetSpec
 from .batches.errors import PermanentError
@@ -81,9 +81,10 @@ class Ledger:
         """The records of a workspace's steps, in order."""
         return [(step, read_step_result(self.store.get(step.key))) for step in workspace.steps]
 
-    def changeset_keys(self) -> list[str]:
-        """The keys of the changeset specs and their patches."""
-        return sorted(self.store.list_keys(self.key("changesets/")))
+    def changeset_keys(self, manifest: RunManifest) -> list[str]:
+        """The keys of the run's changeset specs and their patches. What an earlier attempt had more stays out."""
+        found = sorted((_number(key), key) for key in self.store.list_keys(self.key("changesets/")))
+        return [key for number, key in found if number <= manifest.changeset_specs]
 
     def key(self, name: str) -> str:
         """The artifact key of one of the run's documents."""
@@ -98,9 +99,9 @@ def find_run(store: ArtifactStore, name: str) -> Ledger:
     """The run that ``name`` means: its id, the beginning of it, or ``last``. Raises RunUnknown."""
     if name == LATEST:
         return Ledger(store, _latest(store))
-    if store.exists(f"runs/{name}/manifest.json"):
+    found = _runs(store, name)
+    if name in found:
         return Ledger(store, name)
-    found = sorted({key.split("/")[1] for key in store.list_keys(f"runs/{name}")}) if name else []
     if len(found) == 1:
         return Ledger(store, found[0])
     if not found:
@@ -113,6 +114,15 @@ def encoded(spec: ChangesetSpec) -> bytes:
     return (json.dumps(spec.encode(), indent=1, ensure_ascii=False) + "\n").encode("utf-8", "surrogateescape")
 
 
+def _runs(store: ArtifactStore, beginning: str) -> list[str]:
+    if not beginning or "/" in beginning:
+        return []
+    try:
+        return sorted({key.split("/")[1] for key in store.list_keys(f"runs/{beginning}")})
+    except KeyRefused:
+        return []  # what no key can begin with, no run can be called
+
+
 def _latest(store: ArtifactStore) -> str:
     try:
         return str(json.loads(store.get(_LATEST_KEY))["run_id"])
@@ -121,4 +131,4 @@ def _latest(store: ArtifactStore) -> str:
 
 
 def _number(key: str) -> int:
-    return int(key.rsplit("/", 1)[1].removesuffix(".json"))
+    return int(key.rsplit("/", 1)[1].split(".")[0])

@@ -27,7 +27,7 @@ class LiveLog:
 
     def write(self, data: bytes) -> int:
         *lines, rest = (self._line + data).split(b"\n")
-        self._line = rest[: LINE_CHARACTERS * 4]
+        self._line = rest[: LINE_CHARACTERS * 4 + 1]
         for line in lines:
             self._take(line)
         if self._waiting and time.monotonic() - self._shown_at >= SECONDS_BETWEEN_RECORDS:

@@ -40,15 +40,11 @@ def pack(layer: Path, out: BinaryIO, *, limit_bytes: int | None = None) -> bool:
             found = list(upper.scan())
         if limit_bytes is not None and _bytes(found) > limit_bytes:
             return False
-        packed = stack.enter_context(gzip.GzipFile("", "wb", compresslevel=1, fileobj=out, mtime=0))
-        tar = stack.enter_context(
-            tarfile.open(
-                fileobj=packed, mode="w|", format=tarfile.GNU_FORMAT, encoding="utf-8", errors="surrogateescape"
-            )
-        )
+        tar = stack.enter_context(gzip.GzipFile("", "wb", compresslevel=1, fileobj=out, mtime=0))
         _add_deleted(tar, layer, found)
         if upper is not None:
             _add_entries(tar, upper, found)
+        tar.write(bytes(2 * tarfile.BLOCKSIZE))
     return True
 
 
@@ -79,16 +75,16 @@ def _bytes(found: Sequence[Found]) -> int:
     return sum(_ENTRY_BYTES + (one.status.st_size if one.kind == "file" else 0) for one in found)
 
 
-def _add_deleted(tar: tarfile.TarFile, layer: Path, found: Sequence[Found]) -> None:
+def _add_deleted(tar: gzip.GzipFile, layer: Path, found: Sequence[Found]) -> None:
     hidden = {one.path for one in found if one.opaque or one.kind in ("whiteout", "special")}
     content = b"".join(path + b"\0" for path in sorted(hidden.union(deleted_list(layer))))
     if content:
         info = tarfile.TarInfo(DELETED)
         info.size = len(content)
-        tar.addfile(info, BytesIO(content))
+        _add(tar, info, BytesIO(content))
 
 
-def _add_entries(tar: tarfile.TarFile, upper: Folder, found: Sequence[Found]) -> None:
+def _add_entries(tar: gzip.GzipFile, upper: Folder, found: Sequence[Found]) -> None:
     linked: dict[tuple[int, int], str] = {}
     for one in found:
         if one.kind in ("whiteout", "special"):
@@ -105,10 +101,16 @@ def _add_entries(tar: tarfile.TarFile, upper: Folder, found: Sequence[Found]) ->
                 linked[status.st_dev, status.st_ino] = info.name
             info.size = status.st_size
             with open(upper.open(one.path), "rb") as file:
-                tar.addfile(info, file)
-        if not info.isreg():
-            tar.addfile(info)
-        tar.members.clear()  # nobody asks for them, and there may be a million
+                _add(tar, info, file)
+            continue
+        _add(tar, info, BytesIO())
+
+
+def _add(tar: gzip.GzipFile, info: tarfile.TarInfo, content: IO[bytes]) -> None:
+    """One member. Not by TarFile, which keeps all that it wrote in memory: a layer may hold a million files."""
+    tar.write(info.tobuf(tarfile.GNU_FORMAT, "utf-8", "surrogateescape"))
+    shutil.copyfileobj(content, tar)
+    tar.write(bytes(-info.size % tarfile.BLOCKSIZE))
 
 
 def _info(found: Found) -> tarfile.TarInfo:
@@ -129,7 +131,7 @@ class _Unpacking:
 
     def run(self) -> None:
         while (member := self._tar.next()) is not None:
-            self._tar.members.clear()  # as in packing
+            self._tar.members.clear()  # type: ignore[attr-defined]  # else it keeps what may be a million members
             if member.name == DELETED and member.type == tarfile.REGTYPE:
                 (self._layer / DELETED).write_bytes(self._content(member).read())
                 deleted_list(self._layer)  # refuses paths that lead elsewhere
@@ -146,7 +148,7 @@ class _Unpacking:
             self._folders.append((path, member))
         elif member.type == tarfile.SYMTYPE:
             os.symlink(_raw(member.linkname), name, dir_fd=folder)
-            self._set_owner(name, folder, member)
+            self._set_link_status(name, folder, member)
         elif member.type == tarfile.LNKTYPE:
             first, first_name = split(_path(member.linkname))
             there = self._other.folder(first)
@@ -171,9 +173,10 @@ class _Unpacking:
         os.fchmod(fd, member.mode & 0o777)
         os.utime(fd, (member.mtime, member.mtime))
 
-    def _set_owner(self, name: bytes, folder: int, member: tarfile.TarInfo) -> None:
+    def _set_link_status(self, name: bytes, folder: int, member: tarfile.TarInfo) -> None:
         if self._may_give_away:
             os.chown(name, member.uid, member.gid, dir_fd=folder, follow_symlinks=False)
+        os.utime(name, (member.mtime, member.mtime), dir_fd=folder, follow_symlinks=False)
 
 
 def _path(name: str) -> bytes:

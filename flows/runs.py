@@ -21,7 +21,7 @@ from blocks.store import ArtifactStore, StoreTrouble
 
 from .batches.changesets import BaseRepository, ChangesetSpec, build, check_duplicates, import_specs
 from .batches.diff import DiffStat
-from .batches.errors import BatchError, ChangesetError
+from .batches.errors import BatchError, ChangesetError, ResolutionError
 from .batches.mounts import MountError, resolve_mount
 from .batches.records import now
 from .batches.results import (
@@ -46,6 +46,10 @@ from .staging import stage_mounts
 from .step_cache import StepCache, record_key, stored
 from .step_runs import Bench
 from .workspace_folders import reap_workspaces
+
+NAME_CHARACTERS = 60
+"""Of a batch change's name, in the ids of its runs."""
+
 
 class Options(BaseModel):
     """How a batch change is run. What it does stands in the batch spec."""
@@ -111,7 +115,7 @@ class BatchRun:
             self._stack.close()
 
     def find_workspaces(self) -> Resolution:
-        """Resolve `on` and `workspaces`. Raises ResolutionError, git's errors."""
+        """Resolve `on` and `workspaces`. Raises ResolutionError, also when there is nothing to do, and git's errors."""
         self.resolution = resolve(
             self.spec,
             self._surroundings.repositories,
@@ -120,6 +124,8 @@ class BatchRun:
             only=self.options.only,
             jobs=self.options.workspaces_at_once,
         )
+        if not (self.resolution.workspaces or self.spec.import_changesets):
+            raise ResolutionError((self._why_nothing_is_found(),))
         self._titles = titles(self.resolution.workspaces)
         return self.resolution
 
@@ -202,7 +208,7 @@ class BatchRun:
             try:
                 self._changesets[number] = self._build_changesets(ended)
             except BatchError as error:
-                failure = Failure(reason="outputs", message=str(error))
+                failure = Failure(reason="changesets", message=str(error))
         result = self._workspace_result(number, ended, failure)
         self._results[number] = result
         self.ledger.keep_workspace(number, result)
@@ -242,6 +248,19 @@ class BatchRun:
         self.ledger.keep_manifest(manifest)
         return manifest
 
+    def _why_nothing_is_found(self) -> str:
+        left_out = [
+            f"{name} is left out: {reason}" for name, reason in (*self.resolution.ignored, *self.resolution.skipped)
+        ]
+        if self.options.only != Options().only:
+            left_out.append(f"only {self.options.only!r} is asked for")
+        return "\n".join(
+            (
+                "the batch spec matches nothing that it could run on; check its `on`, `workspaces` and `if`",
+                *(f"  * {reason}" for reason in left_out),
+            )
+        )
+
     def _state(self, results: Sequence[WorkspaceResult]) -> WorkspaceState:
         states = {result.state for result in results}
         if "failed" in states and not self.options.skip_errors:
@@ -249,7 +268,7 @@ class BatchRun:
         return "cancelled" if "cancelled" in states else "completed"
 
     def _note_the_end(self, error: BaseException) -> None:
-        """The manifest of a run that something stopped. The store itself may be what failed: then it stays as it was."""
+        """The manifest of a run that was stopped. The store itself may be what failed: then it stays as it was."""
         by_us = isinstance(error, Exception)
         failure = failure_of_error(error) if by_us else Failure(reason="cancelled", message="The run was stopped.")
         stopped = self._manifest.model_copy(
@@ -342,5 +361,5 @@ def _workspace_state(failure: Failure | None) -> WorkspaceState:
 
 
 def run_id_of(name: str, flow_run_id: str) -> str:
-    """What a run is called in the store: the same for every attempt of one flow run."""
-    return f"{name}-{flow_run_id[:8]}"
+    """What a run is called in the store, good in keys and file names: the same for every attempt of one flow run."""
+    return f"{name.lstrip('.-_')[:NAME_CHARACTERS] or 'run'}-{flow_run_id[:8]}"

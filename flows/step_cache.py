@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from blocks.blobs import Blob, Blobs
-from blocks.store import ArtifactMissing
+from blocks.store import ArtifactCorrupt, ArtifactMissing
 
 from .batches.records import Blob as BlobRecord
 from .batches.records import RecordError
@@ -28,7 +28,7 @@ class StepCache:
             result = read_step_result(self._blobs.store.get(record_key(key)))
         except ArtifactMissing:
             return None
-        except RecordError as error:
+        except (RecordError, ArtifactCorrupt) as error:
             log.warning("the cached result %s is not used: %s", key, error)
             return None
         return result if all(map(self._blobs.exists, _blobs_of(result))) else None

@@ -24,7 +24,7 @@ from .layers import UPPER, State, merge, state_digest
 from .live_log import LiveLog
 from .packing import pack, unpack
 from .staging import SCRIPT_TARGET, StagedMount, stage_files, stage_script
-from .untrusted import Folder
+from .untrusted import Folder, LayerRefused
 from .workspace_folders import WorkspaceFolder
 
 
@@ -53,6 +53,8 @@ class Ran:
     state_digest: str = ""
     leaked_secret: str = ""
     """The name of a secret that stands in what the step changed."""
+    refusal: str = ""
+    """Why what the step changed cannot be taken."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +141,10 @@ class StepRunner:
         if not ran.exit.ok:
             return ran
         self._layers[index] = layer
-        return self._take_change(ran, tuple(part.index for part in below), index, spool, before)
+        try:
+            return self._take_change(ran, tuple(part.index for part in below), index, spool, before)
+        except LayerRefused as refused:
+            return replace(ran, refusal=str(refused))
 
     def close(self) -> None:
         """Remove the containers, volumes and folders of this workspace. May be called more than once."""

@@ -48,7 +48,7 @@ _MODULES = b'[submodule "s"]\n\tpath = dir/sub\n\turl = ./s\n\tignore = all\n'
 _LINES = [b"line %d of a longer text\n" % number for number in range(20)]
 CONTENTS = [
     *(b"", b"one\n", b"no newline", b"dos\r\nlines\r\n", b"mixed\r\nlines\n", b"$Id$\n", b"def f():\n    return 1\n"),
-    *(b"".join(_LINES), b"".join(_LINES[:15] + [b"changed\n"]), b"".join([b"first\n", *_LINES]), b"".join(_LINES[:4])),
+    *(b"".join(_LINES), b"".join([*_LINES[:15], b"changed\n"]), b"".join([b"first\n", *_LINES]), b"".join(_LINES[:4])),
     *(b"\0\1\2" * 30, b"\0\1\2" * 29 + b"\r\n", b"\0", b"\0dos\r\n", b"$Id: 1234 $\n", b"-- x\n++ y\n"),
 ]
 
@@ -175,9 +175,7 @@ def _remove(path: bytes) -> None:
 
 
 def _write(edit: Edit, root: bytes, target: bytes) -> None:
-    if os.path.isdir(target) or os.path.islink(target):
-        _remove(target)
-    if not os.path.exists(target):
+    if os.path.islink(target) or not os.path.isfile(target):
         _make_way(root, target)
     with open(target, "wb") as file:
         file.write(edit.content)

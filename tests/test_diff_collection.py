@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from flows.batches.diff import parse
 from flows.checkout import Checkout, Checkouts
 from flows.diffs import DiffCollector
-from flows.layers import State, merge
+from flows.layers import State
 from tests.edits import Edit, base_edits, base_files, carry_out, commit, edits
 from tests.layering import Compared, Overlaid, can_mount_overlays, copy_tree
 

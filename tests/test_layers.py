@@ -6,6 +6,7 @@ import gzip
 import io
 import os
 import stat
+import subprocess
 import tarfile
 import tempfile
 from collections.abc import Sequence
@@ -128,3 +129,229 @@ def check(kind: type[Compared | Overlaid], base: Sequence[Edit], steps: Sequence
             assert shape(copy) == shape(state)
             assert state_digest(copy) == state_digest(state)
             assert packed(copies[-1]) == packed(workspace.layers[-1])
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    base = tmp_path / "base"
+    (base / "folder").mkdir(parents=True)
+    (base / "folder/file").write_text("base\n")
+    (base / "file").write_text("base\n")
+    return base
+
+
+def test_nothing_changed_has_an_empty_digest(base, tmp_path):
+    (tmp_path / "layer").mkdir()
+
+    assert state_digest(merge([], base)) == ""
+    assert state_digest(merge([tmp_path / "layer", layer_of(tmp_path / "other")], base)) == ""
+
+
+def test_what_came_and_went_is_no_change(base, tmp_path):
+    made = layer_of(tmp_path / "1", {"new/deep/file": "x"})
+    gone = layer_of(tmp_path / "2", deleted=[b"new"])
+
+    assert state_digest(merge([made, gone], base)) == ""
+
+
+def test_a_list_of_deleted_paths_says_the_same_as_whiteouts(base, tmp_path):
+    listed = layer_of(tmp_path / "1", {"folder/new": "x"}, deleted=[b"file", b"folder"])
+    marked = layer_of(tmp_path / "2", {"folder/new": "x"})
+    os.mknod(marked / UPPER / "file", stat.S_IFCHR, os.makedev(0, 0))
+    os.setxattr(marked / UPPER / "folder", "trusted.overlay.opaque", b"y")
+
+    assert shape(merge([listed], base)) == shape(merge([marked], base))
+    assert merge([listed], base).entries[b"folder"].replaces
+
+
+def test_the_digest_ignores_times_and_sees_content_modes_and_owners(base, tmp_path):
+    layer = layer_of(tmp_path / "1", {"new": "x"})
+    file = layer / UPPER / "new"
+    digests = [state_digest(merge([layer], base))]
+
+    os.utime(file, (1, 1))
+    assert state_digest(merge([layer], base)) == digests[0]
+    for change in (lambda: file.write_text("y"), lambda: file.chmod(0o755), lambda: os.chown(file, 7, 7)):
+        change()
+        digests.append(state_digest(merge([layer], base)))
+
+    assert len(set(digests)) == 4
+
+
+def test_the_digest_sees_the_steps_git_but_not_its_clock(base, tmp_path):
+    """A `git status` rewrites the index, and a reflog holds times: neither is a change that a step could rely on."""
+    digests = []
+    for seconds in (1_700_000_000, 1_800_000_000):
+        layer = layer_of(tmp_path / f"layer{seconds}", {"file": "content\n"})
+        os.utime(layer / UPPER / "file", (seconds, seconds))
+        git(layer / UPPER, "init", "--quiet", "--template=")
+        git(layer / UPPER, "add", "file")
+        (layer / UPPER / ".git/logs").mkdir()
+        (layer / UPPER / ".git/logs/HEAD").write_text(f"{seconds}\n")
+        digests.append(state_digest(merge([layer], base)))
+    git(tmp_path / "layer1800000000" / UPPER, "rm", "--quiet", "--cached", "file")
+    digests.append(state_digest(merge([tmp_path / "layer1800000000"], base)))
+
+    assert digests[0] == digests[1] != digests[2]
+
+
+@pytest.mark.parametrize(
+    "index", [b"", b"DIRC", b"DIRC" + bytes(30), b"DIRC\0\0\0\2\xff\xff\xff\xff" + bytes(100), b"x" * 99]
+)
+def test_a_damaged_index_of_a_step_counts_as_it_is(base, tmp_path, index):
+    layer = layer_of(tmp_path / "1", {".git/index": ""})
+    (layer / UPPER / ".git/index").write_bytes(index)
+
+    assert state_digest(merge([layer], base))
+
+
+def test_pipes_sockets_and_devices_are_not_there(base, tmp_path):
+    layer = layer_of(tmp_path / "1")
+    os.mkfifo(layer / UPPER / "pipe")
+    os.mknod(layer / UPPER / "file", stat.S_IFCHR, os.makedev(1, 3))
+
+    assert {path: entry.kind for path, entry in merge([layer], base).entries.items()} == {b"file": "gone"}
+
+
+def test_a_path_that_git_cannot_read_is_refused(base, tmp_path):
+    layer = layer_of(tmp_path / "1")
+    fd = os.open(layer / UPPER, os.O_RDONLY)
+    for _ in range(LONGEST_PATH // 200 + 1):
+        os.mkdir("d" * 200, dir_fd=fd)
+        inner = os.open("d" * 200, os.O_RDONLY, dir_fd=fd)
+        os.close(fd)
+        fd = inner
+    os.close(fd)
+
+    with pytest.raises(LayerRefused, match="bytes; remove it"):
+        merge([layer], base)
+
+
+def test_an_overlay_that_redirects_is_refused(base, tmp_path):
+    layer = layer_of(tmp_path / "1", {"folder/file": "x"})
+    os.setxattr(layer / UPPER / "folder", "trusted.overlay.redirect", b"/elsewhere")
+
+    with pytest.raises(LayerRefused, match="redirect_dir=off"):
+        merge([layer], base)
+
+
+def test_the_base_is_not_read_through_its_links(tmp_path):
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside/secret").write_text("x")
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base/link").symlink_to(tmp_path / "outside")
+    layer = layer_of(tmp_path / "1", deleted=[b"link/secret"])
+
+    assert not merge([layer], tmp_path / "base").entries
+
+
+def test_a_packed_layer_is_the_same_bytes_every_time(tmp_path):
+    layer = layer_of(tmp_path / "1", {"b": "b", "a/c": "c"}, deleted=[b"x", b"y"])
+
+    first = packed(layer)
+    (layer / UPPER / "later").write_text("x")
+    (layer / UPPER / "later").unlink()
+
+    assert packed(layer) == first
+
+
+def test_a_layer_over_the_limit_is_not_packed(tmp_path):
+    layer = layer_of(tmp_path / "1")
+    with (layer / UPPER / "sparse").open("wb") as file:
+        file.truncate(10**12)
+    out = io.BytesIO()
+
+    assert not pack(layer, out, limit_bytes=10**6)
+    assert not out.getvalue()
+
+
+def test_unpacking_restores_modes_links_and_times_without_setuid(tmp_path):
+    layer = layer_of(tmp_path / "1", {"tool": "#!/bin/sh\n", "closed/file": "x"})
+    upper = layer / UPPER
+    (upper / "tool").chmod(0o4755)
+    os.utime(upper / "tool", (1_000_000_000, 1_000_000_000))
+    os.link(upper / "tool", upper / "twin")
+    (upper / "closed").chmod(0o500)
+    (upper / "link").symlink_to("/etc/passwd")
+
+    unpack(io.BytesIO(packed(layer)), tmp_path / "2")
+
+    copy = tmp_path / "2" / UPPER
+    assert stat.S_IMODE((copy / "tool").stat().st_mode) == 0o755
+    assert (copy / "tool").stat().st_mtime == 1_000_000_000
+    assert (copy / "tool").stat().st_ino == (copy / "twin").stat().st_ino
+    assert stat.S_IMODE((copy / "closed").stat().st_mode) == 0o500
+    assert os.readlink(copy / "link") == "/etc/passwd"
+
+
+def test_unpacking_begins_anew_after_an_attempt_that_was_cut_off(tmp_path):
+    content = packed(layer_of(tmp_path / "1", {"a/b": "x"}))
+    layer_of(tmp_path / "2", {"a/b": "half", "other": "x"}, deleted=[b"z"])
+
+    unpack(io.BytesIO(content), tmp_path / "2")
+
+    assert packed(tmp_path / "2") == content
+
+
+def member(
+    name: str, kind: bytes = tarfile.REGTYPE, target: str = "", content: bytes = b""
+) -> tuple[tarfile.TarInfo, bytes]:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname, info.size = kind, target, len(content)
+    return info, content
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        [member("../evil")],
+        [member("upper/../../evil")],
+        [member("/evil")],
+        [member("upper//evil")],
+        [member("upper/./evil")],
+        [member("upper/")],
+        [member("elsewhere/evil")],
+        [member("deleted", content=b"a\0../evil\0")],
+        [member("deleted", tarfile.SYMTYPE, "../evil")],
+        [member("upper/link", tarfile.SYMTYPE, ".."), member("upper/link/evil")],
+        [member("upper/link", tarfile.SYMTYPE, "../../evil"), member("upper/link", content=b"x")],
+        [member("upper/hard", tarfile.LNKTYPE, "upper/../../victim")],
+        [member("upper/hard", tarfile.LNKTYPE, "/etc/passwd")],
+        [member("upper/link", tarfile.SYMTYPE, "../.."), member("upper/hard", tarfile.LNKTYPE, "upper/link/victim")],
+        [member("upper/device", tarfile.CHRTYPE)],
+        [member("upper/pipe", tarfile.FIFOTYPE)],
+        [member("upper/file"), member("upper/file")],
+        [member("upper/nowhere/file")],
+    ],
+)
+def test_an_archive_that_is_no_layer_is_refused_and_writes_nothing_outside(tmp_path, members):
+    (tmp_path / "victim").write_text("untouched")
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w:gz") as tar:
+        for info, content in members:
+            tar.addfile(info, io.BytesIO(content))
+    out.seek(0)
+
+    with pytest.raises(LayerRefused):
+        unpack(out, tmp_path / "layers" / "1")
+
+    assert {path.name for path in tmp_path.iterdir()} == {"victim", "layers"}
+    assert {path.name for path in (tmp_path / "layers").iterdir()} == {"1"}
+    assert (tmp_path / "victim").stat().st_nlink == 1
+
+
+@pytest.mark.parametrize("content", [b"", b"no archive", gzip.compress(b"no tar" * 1000)])
+def test_a_damaged_archive_is_refused(tmp_path, content):
+    with pytest.raises(LayerRefused, match="damaged"):
+        unpack(io.BytesIO(content), tmp_path / "1")
+
+
+def test_an_archive_that_was_cut_off_is_refused(tmp_path):
+    content = packed(layer_of(tmp_path / "1", {"a": "x" * 100_000, "b": "y"}))
+
+    with pytest.raises(LayerRefused, match="damaged"):
+        unpack(io.BytesIO(content[: len(content) // 2]), tmp_path / "2")
+
+
+def git(folder: Path, *args: str) -> None:
+    subprocess.run(["git", *args], cwd=folder, check=True)

@@ -49,7 +49,6 @@ def rigs(tmp_path: Path, runtime: DockerRuntime) -> Iterator[Rigs]:
 
         def make(files: dict[str, Any] = FILES, *, steps: int = 1, **settings: Any) -> Rig:
             chosen = runtime.model_copy(update=settings) if settings else runtime
-            chosen._connection = None if settings else chosen._connection
             made.append(stack.enter_context(Rig(tmp_path / str(len(made)), chosen, files, steps=steps)))
             return made[-1]
 

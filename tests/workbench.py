@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from threading import Event
 from types import TracebackType
+from uuid import uuid4
 
 from blocks.blobs import Blobs
 from blocks.folder import FolderStore
@@ -29,12 +30,21 @@ REPOSITORY = "github.com/acme/app"
 
 
 class Workbench(AbstractContextManager["Workbench"]):
-    """Everything that a workspace needs, in ``folder``."""
+    """Everything that a workspace needs, in ``folder``. ``run_id`` begins the ids of its runs."""
 
-    def __init__(self, folder: Path, files: dict[str, Content], *, runtime: Runtime | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        files: dict[str, Content],
+        *,
+        runtime: Runtime | None = None,
+        executable: tuple[str, ...] = (),
+        symlinks: dict[str, str] | None = None,
+    ) -> None:
         self.folder, self.home = folder, folder / "home"
+        self.run_id = f"test-{uuid4().hex[:12]}"
         self.runtime: Runtime = runtime or FakeRuntime()
-        self.commit = make_repository(folder / "app", files)
+        self.commit = make_repository(folder / "app", files, executable=executable, symlinks=symlinks)
         self.store: ArtifactStore = FolderStore(folder / "store")
         self.blobs = Blobs(self.store)
         self.shown: list[str] = []
@@ -62,7 +72,7 @@ class Workbench(AbstractContextManager["Workbench"]):
         """A workspace about to begin."""
         self._runs += 1
         bench = Bench(
-            run_id=f"test-{self._runs}",
+            run_id=f"{self.run_id}-{self._runs}",
             home=self.home,
             runtime=self.runtime,
             blobs=self.blobs,

@@ -85,7 +85,7 @@ def image_reference(step: Step, index: int, context: StepContext) -> str:
 
 
 def render(step: Step, index: int, context: StepContext, outside: Outside) -> RenderedStep:
-    """Everything that the step reads. Only text of the spec is a template, never a value from outside. Raises TemplateError."""
+    """Everything that the step reads. No value from outside is taken for a template. Raises TemplateError."""
     image = image_reference(step, index, context)
     script = render_step(step.run, context, f"steps.{index}.run")
     files = {

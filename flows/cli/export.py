@@ -22,7 +22,7 @@ def export(ledger: Ledger, manifest: RunManifest, folder: Path) -> None:
         with tempfile.TemporaryDirectory(dir=folder, prefix=".new-") as scratch:
             changesets = Path(scratch, "changesets")
             changesets.mkdir()
-            for key in ledger.changeset_keys():
+            for key in ledger.changeset_keys(manifest):
                 (changesets / key.rsplit("/", 1)[1]).write_bytes(ledger.store.get(key))
             if (folder / "changesets").is_dir():
                 shutil.rmtree(folder / "changesets")

@@ -1,0 +1,110 @@
+"""A second Docker engine of its own, for tests that stop it or fill its disk. Needs root."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+
+_SECONDS = 60
+
+
+class PrivateEngine:
+    """A context manager: a dockerd on a socket, a bridge and a small disk of its own. ``folder`` has a short path."""
+
+    def __init__(self, folder: Path, *, megabytes: int = 300) -> None:
+        self.folder, self._megabytes = folder, megabytes
+        self.host = f"unix://{folder}/docker.sock"
+        self._bridge = f"bw{os.getpid() % 100000}"
+        self._net = f"172.31.{os.getpid() % 200 + 20}.1/24"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> PrivateEngine:
+        (self.folder / "data").mkdir()
+        _run("mount", "-t", "tmpfs", "-o", f"size={self._megabytes}m", "tmpfs", f"{self.folder}/data")
+        _run("ip", "link", "add", self._bridge, "type", "bridge")
+        _run("ip", "addr", "add", self._net, "dev", self._bridge)
+        _run("ip", "link", "set", self._bridge, "up")
+        self.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        try:
+            self.stop(signal.SIGTERM)
+        finally:
+            for pid in self._processes("containerd-shim"):
+                os.kill(pid, signal.SIGKILL)
+            _run("ip", "link", "del", self._bridge)
+            for place in self._mounts():
+                subprocess.run(["umount", "-l", place], capture_output=True, check=False)
+
+    def _mounts(self) -> list[str]:
+        places = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
+        return sorted((place for place in places if place.startswith(f"{self.folder}/")), reverse=True)
+
+    def start(self) -> None:
+        """Start it, again after a stop, and wait until it answers."""
+        # Never --bridge=none: that deletes the default bridge of the machine's other engine.
+        with (self.folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [
+                    "dockerd",
+                    *("--host", self.host),
+                    *("--data-root", f"{self.folder}/data"),
+                    *("--exec-root", f"{self.folder}/exec"),
+                    *("--pidfile", f"{self.folder}/docker.pid"),
+                    *("--bridge", self._bridge),
+                    "--userland-proxy=false",
+                    "--iptables=false",
+                ],
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        _wait_until(self._answers)
+
+    def stop(self, how: signal.Signals) -> None:
+        """End it by a signal. SIGKILL leaves its containers running, as a crash does, until the next start."""
+        assert self._process is not None
+        self._process.send_signal(how)
+        self._process.wait(_SECONDS)
+        # Its containerd dies with it, a moment later; a new one would take the old one's socket for its own.
+        _wait_until(lambda: not self._processes("containerd "))
+        for name in ("docker.pid", "exec/containerd/containerd.pid", "exec/containerd/containerd.sock"):
+            (self.folder / name).unlink(missing_ok=True)
+
+    def _processes(self, program: str) -> list[int]:
+        """Those whose command line has ``program`` and names our folder."""
+        found = []
+        for process in Path("/proc").glob("[0-9]*/cmdline"):
+            with suppress(OSError):
+                line = process.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                if program in line and f"{self.folder}/" in line:
+                    found.append(int(process.parent.name))
+        return found
+
+    def _answers(self) -> bool:
+        with socket.socket(socket.AF_UNIX) as connection:
+            try:
+                connection.connect(f"{self.folder}/docker.sock")
+                connection.sendall(b"GET /_ping HTTP/1.0\r\n\r\n")
+                return b" 200 " in connection.recv(64)
+            except OSError:
+                return False
+
+
+def _wait_until(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + _SECONDS
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def _run(*command: str) -> None:
+    subprocess.run(command, check=True, capture_output=True)
