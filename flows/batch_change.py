@@ -107,15 +107,15 @@ def batch_change(
         spec_folder=spec_folder,
         outside=Outside.of(secrets=secrets.by_name() if secrets else {}, variables=variables or {}),
     )
-    around.store.check()
+    artifacts.check()
     run_id = run_id_of(change.name, str(runtime.flow_run.id))
     with BatchRun(run_id, spec, change, options, around) as run:
         find_workspaces(run)
         run.begin()
         run.run_workspaces(lambda number: run_workspace(run, number))
         manifest = finish(run)
-        summaries.publish(manifest, run.ledger)
     progress.observer.get()(progress.RunEnded(manifest))
+    summaries.publish(manifest, run.ledger)
     return _final_state(manifest)
 
 

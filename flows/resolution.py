@@ -93,9 +93,12 @@ class _Resolver:
     ) -> None:
         try:
             locations = source.locations()
-            self._only = compile_glob(only)
-        except (SourceError, GlobError) as error:
+        except SourceError as error:
             raise ResolutionError((str(error),)) from error
+        try:
+            self._only = compile_glob(only)
+        except GlobError as error:
+            raise ResolutionError((f"{only!r} is no glob for names of repositories: {error}",)) from error
         self._mirrors = {name: Mirror(mirrors_folder, location) for name, location in locations.items()}
         self._pool, self._jobs = pool, jobs
         self.skipped: dict[str, str] = {}

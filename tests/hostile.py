@@ -65,7 +65,7 @@ class Host(AbstractContextManager["Host"]):
 
     def run(self, *steps: str | Mapping[str, object], image: str = BUSYBOX, **options: object) -> WorkspaceRun:
         """A workspace of these steps: a script each, or a step's fields. Nothing is taken from the cache."""
-        spec = spec_of(*steps, image=image)
+        spec = self.spec(*steps, image=image)
         run = self.bench.open(spec, **{"use_cache": False, **options})
         try:
             finish(run, spec)
@@ -74,6 +74,10 @@ class Host(AbstractContextManager["Host"]):
         finally:
             run.close()
         return run
+
+    def spec(self, *steps: str | Mapping[str, object], image: str = BUSYBOX) -> str:
+        """A batch spec of these steps."""
+        return _spec(*steps, image=image)
 
     def output(self, result: StepResult) -> bytes:
         """The standard output of a step."""
@@ -126,7 +130,7 @@ class PeakMemory:
         return _memory("VmHWM") - self._before
 
 
-def spec_of(*steps: str | Mapping[str, object], image: str = BUSYBOX) -> str:
+def _spec(*steps: str | Mapping[str, object], image: str = BUSYBOX) -> str:
     """A batch spec, as JSON: scripts arrive byte for byte."""
     listed = [{"container": image, **({"run": step} if isinstance(step, str) else step)} for step in steps]
     template = {"title": "T", "body": "B", "branch": "b", "commit": {"message": "M"}}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -250,20 +249,3 @@ def test_the_reaper_finds_what_a_process_left_before_it_began(client: docker.API
     assert name in reaped.containers
     assert name in reaped.volumes
     assert DockerRuntime().reap(run=name) == Reaped()
-
-
-@pytest.mark.docker
-def test_a_forked_worker_is_its_own_owner() -> None:
-    parent = current_owner()
-    read, write = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        os.write(write, str(current_owner()).encode())
-        os._exit(0)
-    os.waitpid(pid, 0)
-    child = parse_owner(os.read(read, 1000).decode())
-    os.close(read)
-    os.close(write)
-
-    assert child is not None
-    assert (child.pid, child.host, child.boot) == (pid, parent.host, parent.boot)

@@ -186,3 +186,225 @@ def test_names_that_git_refuses_are_refused_in_words(host: Host, name: str) -> N
     assert run.failure.reason == "step_failed"
     assert name in run.failure.message
     assert "remove or rename it" in run.failure.message
+
+
+# Links
+
+
+def test_links_show_in_the_diff_and_lead_the_host_nowhere(host: Host) -> None:
+    run = host.run(
+        f"ln -s {host.precious} absolute; ln -s ../../../../../../../..{host.precious} relative; ln -sfn / folder;"
+        f"ln -sf {host.precious} README.md; rm -r src; ln -s {host.outside} src; ln -sf {host.precious} .gitattributes;"
+        f"ln -s {host.precious} docs/.gitignore; ln -s loop loop; ln -s '' none 2>/dev/null; ln -s {'x' * 4000} long",
+        f"echo bad > src 2>/dev/null; mkdir -p {host.outside}; echo bad > src/new; echo bad > absolute; ls -l > listed",
+    )
+
+    assert run.failure is None, run.failure
+    changes = host.changes(run.results[1])
+    assert b"new" not in changes.pop("listed")
+    precious, outside = str(host.precious).encode(), str(host.outside).encode()
+    assert changes == {
+        ".gitattributes": ("link", precious),
+        "README.md": ("link", precious),
+        "absolute": ("link", precious),
+        "docs/.gitignore": ("link", precious),
+        "folder": ("link", b"/"),
+        "long": ("link", b"x" * 4000),
+        "loop": ("link", b"loop"),
+        "relative": ("link", b"../../../../../../../.." + precious),
+        "src": ("link", outside),
+        "src/main.py": None,
+        "src/old.py": None,
+    }
+
+
+def test_a_link_that_becomes_a_folder_again_is_written_through_by_nobody(host: Host) -> None:
+    """Neither by the next step's layer, nor by one that comes from the store."""
+    plant = f"rm -r src; ln -s {host.outside} src; rm README.md; ln -s {host.precious} README.md"
+    follow = "rm src README.md; mkdir src; echo bad > src/precious; echo bad > README.md"
+    changes = {"README.md": b"bad\n", "src/main.py": None, "src/old.py": None, "src/precious": b"bad\n"}
+
+    run = host.run(plant, follow, "exit 1", use_cache=True)
+    again = host.run(plant, follow, "cat README.md", use_cache=True)
+
+    assert host.changes(run.results[1]) == changes
+    assert again.cached == {0, 1}
+    assert again.failure is None
+    assert host.changes(again.results[2]) == changes
+
+
+def test_hard_links_reach_nothing_outside_of_the_workspace(host: Host) -> None:
+    run = host.run(
+        "ln /bin/busybox stolen; ln /.batchwright/step script; ln /etc/passwd passwd; ln README.md second;"
+        "echo two > one; ln one src/two; ln src/main.py src/copy.py; echo changed >> second; ls",
+        "echo more >> one; cat src/two second",
+    )
+
+    assert run.failure is None
+    changes = host.changes(run.results[1])
+    assert not changes.keys() & {"stolen", "script", "passwd"}
+    assert changes["one"] == b"two\nmore\n"
+    assert changes["second"] == b"hello\nchanged\n"
+    assert changes["src/copy.py"] == b"print(1)\n"
+    assert host.output(run.results[1]).endswith(b"hello\nchanged\n")
+
+
+# What is no file, and what has rights
+
+
+def test_what_git_cannot_hold_is_not_there(host: Host) -> None:
+    """Pipes and sockets; devices cannot be made at all, nor what an overlay takes for a mark of its own."""
+    run = host.run(
+        """
+import os, socket
+for kind, major, minor in ((0o60000, 8, 0), (0o20000, 1, 1), (0o20000, 1, 3)):
+    try:
+        os.mknod("device", kind | 0o666, os.makedev(major, minor))
+    except PermissionError:
+        print("refused", flush=True)
+os.mkfifo("pipe")
+os.remove("README.md")
+os.mkfifo("README.md")
+socket.socket(socket.AF_UNIX).bind("socket")
+os.remove("src/old.py")
+try:
+    os.mknod("src/old.py", 0o20000, os.makedev(0, 0))
+except PermissionError:
+    pass
+for name in ("user.overlay.opaque", "trusted.overlay.opaque", "user.overlay.whiteout", "user.overlay.redirect"):
+    try:
+        os.setxattr("docs", name, b"y")
+        os.setxattr("src/main.py", name, b"/etc")
+    except OSError:
+        pass
+open("docs/new", "w").write("new")
+""".join(("python3 - <<'END'", "END\n")),
+        "cat docs/a/b.md src/main.py; ls src; rm -f README.md; [ -e README.md ] || echo back > README.md",
+        image=DEBIAN,
+    )
+
+    assert run.failure is None
+    assert host.output(run.results[0]) == b"refused\n" * 3
+    assert host.changes(run.results[0]) == {"README.md": None, "docs/new": b"new", "src/old.py": None}
+    assert host.output(run.results[1]).startswith(b"b\nprint(1)\nmain.py\n")
+    assert host.changes(run.results[1]) == {"README.md": b"back\n", "docs/new": b"new", "src/old.py": None}
+
+
+def test_setuid_files_give_nobody_rights(host: Host) -> None:
+    """Neither a later step's user, nor anybody on the host while the step still runs."""
+    seen: list[tuple[bool, int]] = []
+    script = "cp /bin/busybox id; chown 0:0 id; chmod 6755 id; mkdir s; chmod 6777 s; cp id s; chmod 6777 s/id; sleep 1"
+
+    def look() -> None:
+        deadline = time.monotonic() + 20
+        while not seen and time.monotonic() < deadline:
+            for path in host.bench.home.glob("workspaces/*/layers/0/upper/id"):
+                if path.stat().st_mode & 0o4000:
+                    seen.append((_reachable_by_others(path), path.stat().st_mode))
+            time.sleep(0.02)
+
+    looker = threading.Thread(target=look)
+    looker.start()
+    run = host.run(
+        {"run": script},
+        {"run": "./id -u; s/id -g; ls -l id | cut -c 1-10", "container": "batchwright/test-user:1"},
+    )
+    looker.join()
+
+    assert host.output(run.results[1]) == b"1000\n1000\n-rwxrwxrwx\n"
+    assert not any(reachable for reachable, _ in seen)
+    assert run.results[1].changes.added == ("id", "s/id")
+
+
+def test_immutable_and_closed_leftovers_are_no_hindrance(host: Host, mode: str) -> None:
+    """A step cannot make files immutable; if somebody else does, and whatever it closes, the folder goes."""
+    script = "mkdir -p a/b; echo x > a/b/x; chattr +i a/b/x 2>&1; chattr +a a 2>&1; chmod 000 a/b/x a/b a; chmod 0 ."
+    spec = host.spec(script, "cat a/b/x; rm -r a/b; mkdir a/c; chmod 0 a", image=DEBIAN)
+    run = host.bench.open(spec, use_cache=False)
+    run.set_up()
+    first, second = run.run_step(0), run.run_step(1)
+    subprocess.run(["chattr", "-R", "+i", *host.bench.home.glob("workspaces/*/layers")], check=True)
+    run.close()
+
+    assert host.output(first).count(b"Operation not permitted") == 2
+    assert host.output(second) == b"x\n"
+    assert host.changes(second) == {}
+
+
+# Names
+
+
+NAMES = [
+    *("-rf", "--upload-pack=x", "-", "--", "--help", "-o ProxyCommand=x"),
+    *(".wh.README.md", ".wh..wh..opq", ".wh..wh.plnk", "src/.wh.old.py", ".wh..opq"),
+    *("with space", " leading", "trailing ", "new\nline", "tab\t", "back\\slash", "q'uote", 'dou"ble', "a\rb"),
+    *("\udcff\udcfe", "é", "\u202e", ":(top)", "*", "?", "[a]", "$HOME", "$(true)", "`true`", "%s", "#x", "!x", "~"),
+    *("x" * 255, "a:b,c", "CON", "aux.txt", "...", "dev/null", "\x01\x1b[31m", "=", "@{u}", "HEAD", "a;b&c|d"),
+]
+
+
+def test_any_name_is_just_a_name(host: Host) -> None:
+    listed = "\0".join(NAMES)
+    write = f"""
+import os
+names = {listed.encode(errors="surrogateescape")!r}.split(b"\\0")
+for number, name in enumerate(names):
+    os.makedirs(os.path.dirname(name) or b".", exist_ok=True)
+    open(name, "a").write(f"{{number}}\\n")
+print(sum(map(os.path.isfile, names)))
+"""
+    write = f"python3 - <<'END'{write}END\n"
+
+    run = host.run(write, write, image=DEBIAN)
+
+    assert run.failure is None
+    assert host.output(run.results[1]) == b"%d\n" % len(NAMES)
+    assert host.changes(run.results[1]) == {name: f"{number}\n".encode() * 2 for number, name in enumerate(NAMES)}
+    assert sorted(run.results[1].changes.added) == sorted(NAMES)
+
+
+def test_a_path_that_no_tool_can_read_is_refused_in_words(host: Host) -> None:
+    """Deeper than the system's limit. Nothing of it hinders the clean-up."""
+    dig = "name=$(printf %0250d 0); for i in $(seq {depth}); do mkdir $name; cd $name; done; echo x > deep"
+
+    deep = host.run(dig.format(depth=14))
+    too_deep = host.run(dig.format(depth=40))
+
+    assert deep.failure is None
+    assert [len(path) for path in deep.results[0].changes.added] == [14 * 251 + 4]
+    assert too_deep.failure is not None
+    assert too_deep.failure.reason == "step_failed"
+    assert re.search(r"path has over \d+ bytes; remove it at the end of the step", too_deep.failure.message)
+
+
+def test_an_archive_that_a_step_unpacks_writes_nothing_outside(host: Host) -> None:
+    run = host.run(
+        f"""
+import io, tarfile
+names = ["../up", "../../../../../../../..{host.precious}", "{host.precious}", "fine"]
+buffer = io.BytesIO()
+with tarfile.open(fileobj=buffer, mode="w") as tar:
+    for name in names:
+        info = tarfile.TarInfo(name)
+        info.size = 3
+        tar.addfile(info, io.BytesIO(b"bad"))
+    link = tarfile.TarInfo("way")
+    link.type, link.linkname = tarfile.SYMTYPE, "{host.outside}"
+    tar.addfile(link)
+    info = tarfile.TarInfo("way/precious")
+    info.size = 3
+    tar.addfile(info, io.BytesIO(b"bad"))
+open("evil.tar", "wb").write(buffer.getvalue())
+buffer.seek(0)
+tarfile.open(fileobj=buffer).extractall(".")
+""".join(("python3 - <<'END'", "END\n")),
+        image=DEBIAN,
+    )
+
+    assert run.failure is None
+    changes = host.changes(run.results[0])
+    assert changes.keys() == {"evil.tar", "fine", "way"}
+
+
+def _reachable_by_others(path: Path) -> bool:
+    return all(folder.stat().st_mode & 0o001 for folder in path.parents)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from blocks.runtime import RuntimeTrouble
-from blocks.store import StoreTrouble
+from blocks.store import StoreRefused, StoreTrouble
 
 from ..batches.errors import BatchError, PermanentError
 from .console import errors as console
@@ -19,7 +19,7 @@ class BadInput(PermanentError):
 
 def exit_code_of(error: BaseException) -> int | None:
     """1 for what failed while running, 2 for bad input; None for what nobody foresaw."""
-    if isinstance(error, PermanentError):
+    if isinstance(error, (PermanentError, StoreRefused)):
         return BAD_INPUT
     if isinstance(error, (BatchError, RuntimeTrouble, StoreTrouble)):
         return FAILED

@@ -12,6 +12,13 @@ from ..ledger import Ledger
 from .errors import BadInput
 
 
+def check_folder(folder: Path) -> None:
+    """Tell now what would keep ``export`` from writing when all is done. Raises BadInput."""
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
+        raise BadInput(f"--out {folder}: {there} is no folder that can be written; name another one")
+
+
 def export(ledger: Ledger, manifest: RunManifest, folder: Path) -> None:
     """Write ``changesets/<n>.json``, ``changesets/<n>.patch`` and ``report.json``, replacing those of an earlier run.
 

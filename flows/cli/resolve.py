@@ -8,7 +8,7 @@ from rich.table import Table
 from .. import settings
 from ..batches.loading import load_spec
 from .console import output, print_json, read_text
-from .sources import AllowIgnored, Jobs, Only, Repositories, repository_source
+from .sources import AllowIgnored, Jobs, Only, Repositories, repositories_path, repository_source
 from .validate import AsJson, SpecFile
 
 
@@ -29,7 +29,7 @@ def resolve(
 
     found = resolve_spec(
         load_spec(read_text(spec)),
-        repository_source(repositories),
+        repository_source(repositories_path(repositories)),
         settings.home() / "mirrors",
         allow_ignored=allow_ignored,
         only=only,

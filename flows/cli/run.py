@@ -19,8 +19,17 @@ from ..server import LocalServer, find_or_start
 from . import display, validate
 from .console import errors, output, print_json, read_text
 from .errors import FAILED, INTERRUPTED
-from .export import export
-from .sources import AllowIgnored, Jobs, Only, Repositories, Store, artifact_store, repository_source
+from .export import check_folder, export
+from .sources import (
+    AllowIgnored,
+    Jobs,
+    Only,
+    Repositories,
+    Store,
+    artifact_store,
+    repositories_path,
+    repository_source,
+)
 
 if TYPE_CHECKING:
     from ..ledger import Ledger
@@ -62,6 +71,9 @@ def run(
     text = read_text(spec)
     folder = None if str(spec) == "-" else spec.absolute().parent
     change = _checked(text, folder)
+    where = repositories_path(repositories)
+    if out is not None:
+        check_folder(out)
     server = _prefect_server()
 
     from ..runs import Options
@@ -78,7 +90,7 @@ def run(
     )
     parameters = {
         "spec": text,
-        "repositories": repository_source(repositories),
+        "repositories": repository_source(where),
         "artifacts": artifact_store(store),
         "options": options,
         "spec_folder": folder,

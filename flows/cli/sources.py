@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from pydantic import ValidationError
 
 from .. import settings
+from ..batches.records import explain
 from .console import read_text
 from .errors import BadInput
 
@@ -39,15 +41,20 @@ Store = Annotated[
 ]
 
 
-def repository_source(where: str | None) -> RepositoryFolder | RepositoryList:
+def repositories_path(where: str | None) -> Path:
+    """The folder or file that ``--repositories`` names. Raises BadInput if there is none."""
+    path = Path(where or ".").expanduser().resolve()
+    if not path.exists():
+        raise BadInput(f"--repositories {where}: no such folder or file; name a folder of repositories or a list")
+    return path
+
+
+def repository_source(path: Path) -> RepositoryFolder | RepositoryList:
     """The block for ``--repositories``. Raises BadInput."""
     from blocks.repositories import RepositoryFolder, RepositoryList
 
-    path = Path(where or ".").expanduser().resolve()
     if path.is_dir():
         return RepositoryFolder(folder=str(path))
-    if not path.exists():
-        raise BadInput(f"--repositories {where}: no such folder or file; name a folder of repositories or a list")
     return RepositoryList(repositories=read_text(path))
 
 
@@ -62,7 +69,10 @@ def artifact_store(where: str | None) -> LocalArtifacts | S3Artifacts:
         bucket, _, prefix = where.removeprefix("s3://").partition("/")
         if not bucket:
             raise BadInput(f"--store {where}: no bucket; write s3://BUCKET or s3://BUCKET/PREFIX")
-        return S3Artifacts(bucket=bucket, prefix=prefix.strip("/"))
+        try:
+            return S3Artifacts(bucket=bucket, prefix=prefix.strip("/"))
+        except ValidationError as error:
+            raise BadInput(f"--store {where}: {explain(error)}") from error
     for block in (LocalArtifacts, S3Artifacts):
         slug = f"{block.get_block_type_slug()}/"
         if where.startswith(slug):

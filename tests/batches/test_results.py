@@ -64,6 +64,7 @@ SKIPPED = StepResult(
     index=0, state="skipped", skip_reason="if: ${{ eq 1 2 }} → false", started_at=_TIME, ended_at=_TIME
 )
 WORKSPACE = WorkspaceResult(
+    title="github.com/acme/widget/pkg",
     repository="github.com/acme/widget",
     branch="main",
     commit="c0ffee",
