@@ -14,7 +14,7 @@ from blocks.overlays import DELETED, UPPER
 from blocks.runtime import Layers, ReadOnlyFile
 
 _CHUNK_BYTES = 1 << 20
-_OPAQUE = ("trusted.overlay.opaque", "user.overlay.opaque")
+_OPAQUE = "trusted.overlay.opaque"
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +113,8 @@ def _hides(node: Node | None) -> bool:
     if node is None or node.kind != "folder":
         return True
     try:
-        return any(os.getxattr(node.source, name) == b"y" for name in _OPAQUE if name in os.listxattr(node.source))
-    except OSError:
+        return os.getxattr(node.source, _OPAQUE) == b"y"
+    except OSError:  # it has none, or nobody here may set one
         return False
 
 

@@ -77,7 +77,12 @@ class Engine:
 
     def remove_later(self, *, container: str | None = None, volume: str | None = None) -> Removal:
         """Remove a container, then a volume, by another thread."""
-        return Removal(self, self._background.submit(self.remove, container, volume), container, volume)
+        try:
+            first_try = self._background.submit(self.remove, container, volume)
+        except RuntimeError:  # the interpreter shuts down and takes no new work for other threads
+            first_try = Future()
+            first_try.set_result(self.remove(container, volume))
+        return Removal(self, first_try, container, volume)
 
     def remove(self, container: str | None, volume: str | None) -> bool:
         """Remove a running or stopped container, then a volume. Never raises: the reaper takes what stays."""

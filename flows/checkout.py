@@ -1,5 +1,6 @@
 """Repositories at a commit as folders on disk: made once, shared by every workspace, read-only from then on.
 
+checkouts/<key>/               open to nobody else
 checkouts/<key>/tree/          the files, 0666 or 0777, folders 0777, with a disposable .git for the steps
 checkouts/<key>/size           bytes, for ``prune``
 checkouts/<key>.lock           shared by who uses the checkout; its time is the time of the last use
@@ -160,6 +161,7 @@ class Checkouts:
     def _build(self, key: str, source: _Source) -> None:
         building = self._folder / f"{key}.building"
         remove_tree(building)
+        building.mkdir(mode=0o700)
         try:
             size = _check_out(source, building / "tree")
             (building / "size").write_text(str(size))

@@ -20,8 +20,9 @@ Kind = Literal["file", "link", "folder", "whiteout", "special"]
 LONGEST_PATH = 3800
 """Bytes. The system's limit is 4,096 with what stands before the path: git could not read a longer one."""
 
-_OPAQUE = frozenset({"trusted.overlay.opaque", "user.overlay.opaque"})
-_REDIRECT = frozenset({"trusted.overlay.redirect", "user.overlay.redirect"})
+# Not the user.overlay.* of mounts with userxattr, which we never make: a step could set those itself.
+_OPAQUE = "trusted.overlay.opaque"
+_REDIRECT = "trusted.overlay.redirect"
 
 
 class LayerRefused(PermanentError):
@@ -117,9 +118,9 @@ class Folder:
         except PermissionError as error:
             hint = "the worker may not read it: run the worker as root, or use workspace mode copy"
             raise LayerRefused(found.path, hint) from error
-        if attributes & _REDIRECT:
+        if _REDIRECT in attributes:
             raise LayerRefused(found.path, "the overlay was mounted with redirect_dir=on; mount with redirect_dir=off")
-        opaque = any(os.getxattr(fd, name) == b"y" for name in attributes & _OPAQUE)
+        opaque = _OPAQUE in attributes and os.getxattr(fd, _OPAQUE) == b"y"
         return Found(found.path, "folder", found.status, opaque), inside
 
     def _go(self, path: bytes, fd: int) -> None:

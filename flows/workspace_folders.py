@@ -1,5 +1,6 @@
 """A workspace's folder on the host: a layer for each step, room for temporary files, and a lock that says who lives.
 
+workspaces/<id>/               open to nobody else: in a layer anybody may write, and a running step may make setuid files
 workspaces/<id>/layers/<n>/    what step n changed (form: ``blocks.runtime.Layers``)
 workspaces/<id>/spool/         streams, scripts, diffs on their way to the store
 workspaces/<id>.lock           held as long as the workspace's process lives
@@ -50,7 +51,8 @@ class WorkspaceFolder:
         if not self._lock.try_take():
             raise WorkspaceInUse(self.path.name)
         remove_tree(self.path)
-        self.spool.mkdir(parents=True)
+        self.path.mkdir(mode=0o700)
+        self.spool.mkdir()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:

@@ -1,4 +1,4 @@
-"""A second Docker engine of its own, for tests that stop it or fill its disk. Needs root."""
+"""Other ways to an engine: a second one of its own, to be stopped or filled; and the same one over TCP."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -16,7 +17,10 @@ _SECONDS = 60
 
 
 class PrivateEngine:
-    """A context manager: a dockerd on a socket, a bridge and a small disk of its own. ``folder`` has a short path."""
+    """A dockerd on a socket, a bridge and a small disk of its own. A context manager; needs root.
+
+    ``folder`` is for all of it; its path must be short.
+    """
 
     def __init__(self, folder: Path, *, megabytes: int = 300) -> None:
         self.folder, self._megabytes = folder, megabytes
@@ -97,6 +101,49 @@ class PrivateEngine:
                 return b" 200 " in connection.recv(64)
             except OSError:
                 return False
+
+
+class TcpDoor:
+    """The engine at a Unix socket, reached over TCP as a remote one is. A context manager."""
+
+    def __init__(self, socket_path: str) -> None:
+        self._path = socket_path
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.host = f"tcp://127.0.0.1:{self._listener.getsockname()[1]}"
+
+    def __enter__(self) -> TcpDoor:
+        self._thread = threading.Thread(target=self._accept, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._thread.join()
+        self._listener.close()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                engine = socket.socket(socket.AF_UNIX)
+                engine.connect(self._path)
+                threading.Thread(target=self._serve, args=(client, engine), daemon=True).start()
+
+    def _serve(self, client: socket.socket, engine: socket.socket) -> None:
+        answers = threading.Thread(target=_pump, args=(engine, client), daemon=True)
+        answers.start()
+        _pump(client, engine)
+        answers.join()
+        client.close()
+        engine.close()
+
+
+def _pump(source: socket.socket, target: socket.socket) -> None:
+    with suppress(OSError):
+        while data := source.recv(65536):
+            target.sendall(data)
+    with suppress(OSError):
+        target.shutdown(socket.SHUT_WR)
 
 
 def _wait_until(true: Callable[[], bool]) -> None:

@@ -33,11 +33,12 @@ from blocks.runtime import (
     ContainerRefused,
     ImageRefused,
     ImageUnavailable,
+    ReadOnlyFile,
     RuntimeTrouble,
     RuntimeUnavailable,
 )
 from tests import images
-from tests.engines import PrivateEngine
+from tests.engines import PrivateEngine, TcpDoor
 from tests.registry import Registry, rate_limited
 from tests.rooms import BUSYBOX, Rig, left_over
 
@@ -432,6 +433,24 @@ def test_a_folder_on_a_file_system_without_overlays_is_copied(client: docker.API
         with Rig(Path(folder) / "w", DockerRuntime(network="none"), {"a": "a"}) as rig:
             assert rig.run("echo b > b; cat a").stdout == b"a"
             assert rig.changes() == {"b": "b\n"}
+
+
+@pytest.mark.docker
+def test_an_engine_over_tcp(tmp_path: Path, client: docker.APIClient) -> None:
+    """As a remote one: nothing of this machine can be mounted there, so workspace and files are sent."""
+    (tmp_path / "shown").write_text("shown")
+    shown = ReadOnlyFile(tmp_path / "shown", "/shown")
+    with TcpDoor("/var/run/docker.sock") as door:
+        runtime = DockerRuntime(docker_host=door.host, workspaces="copy")
+        with Rig(tmp_path, runtime, {"a": "a"}, steps=2) as rig:
+            assert rig.run("cat /shown a; echo b > b", files=[shown]).stdout == b"showna"
+            second = rig.run("cat b; exit 3")
+            stopped = rig.run("sleep 60", timeout=1.0)
+
+            assert (second.exit.code, second.stdout) == (3, b"b\n")
+            assert stopped.exit.timed_out
+            assert rig.changes() == {"b": "b\n"}
+        assert left_over(runtime, rig.workspace) == []
 
 
 # An engine in trouble

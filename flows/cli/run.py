@@ -96,14 +96,16 @@ def run(
         "spec_folder": folder,
         **_outside(change, variable or []),
     }
-    ledger = _run_flow(change.name, parameters)
+    ledger, flow_run = _run_flow(change.name, parameters)
     manifest = ledger.manifest()
     if out is not None:
         export(ledger, manifest, out)
     if as_json:
         print_json(manifest.model_dump(mode="json"))
     else:
-        _report(ledger, manifest, server, out)
+        _report(ledger, manifest, out)
+        _tell_where("dashboard", f"{server.ui_url}/runs/flow-run/{flow_run}")
+        _tell_where("look", f"batchwright show {manifest.run_id}" + (f" --store {store}" if store else ""))
     raise typer.Exit(0 if manifest.state == "completed" else FAILED)
 
 
@@ -138,8 +140,11 @@ def _outside(spec: BatchSpec, variables: list[str]) -> dict[str, Any]:
     return {"variables": {name: environment[name] for name in plain}, "secrets": StepSecrets(values=secrets)}
 
 
-def _run_flow(name: str, parameters: dict[str, Any]) -> Ledger:
-    """Run the flow in this process, shown live. Raises what kept it from beginning, or from ending."""
+def _run_flow(name: str, parameters: dict[str, Any]) -> tuple[Ledger, str]:
+    """Run the flow in this process, shown live; its ledger, and Prefect's id of the flow run.
+
+    Raises what kept it from beginning, or from ending.
+    """
     from blocks.docker_runtime import DockerRuntime
 
     from ..batch_change import batch_change
@@ -153,22 +158,25 @@ def _run_flow(name: str, parameters: dict[str, Any]) -> Ledger:
         except KeyboardInterrupt:
             errors.print("interrupted: the containers are removed; run again, and no finished step is repeated")
             raise typer.Exit(INTERRUPTED) from None
-    ledger = Ledger(parameters["artifacts"].store(), run_id_of(name, str(state.state_details.flow_run_id)))
+    flow_run = str(state.state_details.flow_run_id)
     if not shown.run_ended:
         state.result()  # raises why
-    return ledger
+    return Ledger(parameters["artifacts"].store(), run_id_of(name, flow_run)), flow_run
 
 
-def _report(ledger: Ledger, manifest: RunManifest, server: LocalServer, out: Path | None) -> None:
+def _report(ledger: Ledger, manifest: RunManifest, out: Path | None) -> None:
     output.print(display.workspaces_table(manifest))
     for text in display.failures(manifest):
         output.print(text)
     output.print(Text(f"\n{manifest.headline}", display.STATE_STYLES[manifest.state]))
-    output.print(f"results    {ledger.store.location}, run {manifest.run_id}", markup=False, soft_wrap=True)
+    _tell_where("results", f"{ledger.store.location}, run {manifest.run_id}")
     if out is not None:
-        output.print(f"           {out}/changesets, {out}/report.json", markup=False, soft_wrap=True)
-    output.print(f"dashboard  {server.ui_url}", markup=False, soft_wrap=True)
-    output.print(f"look       batchwright show {manifest.run_id}", markup=False, soft_wrap=True)
+        _tell_where("", f"{out}/changesets, {out}/report.json")
+
+
+def _tell_where(what: str, where: str) -> None:
+    """One line about where to go on, whole on any terminal: to be copied."""
+    output.print(f"{what:<10} {where}", markup=False, soft_wrap=True)
 
 
 @contextlib.contextmanager

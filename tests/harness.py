@@ -1,0 +1,162 @@
+"""The product as its users have it: a state folder, a Prefect server, demo repositories, the installed command."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import docker
+import pytest
+
+from flows import server
+from infra.demo_repositories import make_repositories
+from tests.images import ensure_busybox
+
+SPECS = Path(__file__).parent / "specs"
+COMMAND = Path(sys.executable).with_name("batchwright")
+RECORD_SECONDS = 15
+"""Prefect's task runs come in late."""
+
+
+@dataclass(frozen=True)
+class Done:
+    """A command that has ended."""
+
+    code: int
+    stdout: bytes
+    stderr: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.stdout)
+
+    @property
+    def error(self) -> str:
+        """The one error that it tells."""
+        assert "Traceback" not in self.stderr, self.stderr
+        _, *errors = self.stderr.split("error: ")
+        assert len(errors) == 1, self.stderr
+        return errors[0]
+
+
+@dataclass(frozen=True)
+class Installation:
+    """A machine that has its state in ``folder``; nothing of the machine that runs the tests is used."""
+
+    folder: Path
+
+    @property
+    def home(self) -> Path:
+        return self.folder / "state"
+
+    @property
+    def store(self) -> Path:
+        return self.home / "store"
+
+    @property
+    def repositories(self) -> Path:
+        return self.folder / "repositories"
+
+    def command(self, *arguments: object, stdin: bytes = b"", seconds: float = 120, **environment: str) -> Done:
+        """Run `batchwright` with these arguments, in an empty folder."""
+        here = self.folder / "here"
+        here.mkdir(exist_ok=True)
+        done = subprocess.run(
+            [COMMAND, *map(str, arguments)],
+            cwd=here,
+            env={**_clean(os.environ), "HOME": str(here), "BATCHWRIGHT_HOME": str(self.home), **environment},
+            input=stdin,
+            capture_output=True,
+            timeout=seconds,
+            check=False,
+        )
+        return Done(done.returncode, done.stdout, done.stderr.decode())
+
+    def run_demo(self, name: str, *arguments: object, **environment: str) -> Done:
+        """`batchwright run` for one of tests/specs on the demo's repositories."""
+        return self.command("run", SPECS / name, "--repositories", self.repositories, *arguments, **environment)
+
+    def runs(self) -> set[str]:
+        """The runs that the store has."""
+        folder = self.store / "runs"
+        return {path.name for path in folder.iterdir()} if folder.exists() else set()
+
+
+@dataclass(frozen=True)
+class Api:
+    """Prefect's API, asked past its client."""
+
+    url: str
+
+    def post(self, path: str, body: object) -> Any:
+        request = urllib.request.Request(
+            f"{self.url}/{path}", json.dumps(body).encode(), {"Content-Type": "application/json"}
+        )
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return json.loads(answer.read())
+
+    def task_runs(self, flow_run_id: str) -> dict[str, tuple[str, str]]:
+        """The task runs of a flow run: name -> state's name and message."""
+        found = self.post("task_runs/filter", {"flow_runs": {"id": {"any_": [flow_run_id]}}})
+        return {run["name"]: (run["state"]["name"], run["state"]["message"] or "") for run in found}
+
+    def artifacts(self, flow_run_id: str) -> dict[str, Any]:
+        """The artifacts of a flow run, by type."""
+        found = self.post("artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [flow_run_id]}}})
+        return {artifact["type"]: artifact for artifact in found}
+
+
+def eventually(look: Callable[[], Any], expected: object) -> None:
+    """Assert that ``look`` gives what is expected, now or within a few seconds."""
+    deadline = time.monotonic() + RECORD_SECONDS
+    while (found := look()) != expected and time.monotonic() < deadline:
+        time.sleep(0.25)
+    assert found == expected
+
+
+@contextmanager
+def _unconfigured() -> Iterator[pytest.MonkeyPatch]:
+    """A process that has chosen no Prefect server."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in os.environ.keys() - _clean(os.environ).keys():
+            patch.delenv(name)
+        yield patch
+
+
+def _clean(environment: Mapping[str, str]) -> dict[str, str]:
+    ours = ("PREFECT_", "BATCHWRIGHT_", "AWS_")
+    return {name: value for name, value in environment.items() if not name.startswith(ours)}
+
+
+@pytest.fixture(scope="session")
+def installation(tmp_path_factory: pytest.TempPathFactory) -> Installation:
+    """A machine with the demo's repositories, on which nothing has run yet."""
+    folder = tmp_path_factory.mktemp("installation")
+    make_repositories(folder / "repositories")
+    return Installation(folder)
+
+
+@pytest.fixture(scope="session")
+def prefect_server(
+    installation: Installation, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[server.LocalServer]:
+    """The installation's Prefect server, one for the whole session; the demo's image is there too."""
+    with closing(docker.APIClient()) as client:
+        ensure_busybox(client)
+    try:
+        with _unconfigured() as patch:
+            patch.chdir(tmp_path_factory.mktemp("empty"))
+            patch.setenv("HOME", str(installation.folder))
+            found = server.find_or_start(installation.home, preferred_port=0)
+        yield found
+    finally:
+        server.stop(installation.home)
