@@ -129,7 +129,8 @@ class _Execution:
     def _check_not_killed_from_outside(self, state: dict[str, Any]) -> None:
         """A step that somebody killed, an engine that shuts down for one, did not fail: it did not run."""
         with self._engine.trouble("cannot ask for the container's events"):
-            events = self._engine.api.events(
+            api: Any = self._engine.api  # its types know whole seconds only
+            events = api.events(
                 since=_seconds(state["StartedAt"]),
                 until=_seconds(state["FinishedAt"], later=_EVENT_SECONDS),
                 filters={"type": "container", "container": self._container, "event": "kill"},

@@ -136,8 +136,17 @@ _MEANINGS: tuple[tuple[type[RuntimeTrouble], str, str], ...] = (
     (ImageUnavailable, r"no such image", "it was removed from the engine after it had been found; it is pulled again"),
     (ContainerRefused, r"argument list too long", "put long values into files"),
     (ContainerRefused, r"storage-opt", "leave the disk limit out: the engine's storage driver cannot"),
+    (
+        ContainerRefused,
+        r"container-init binary not found",
+        "install the engine's init (catatonit), or set init to false",
+    ),
     (ContainerRefused, r"unable to find (user|group)", "set run_as to a user that the image has"),
-    (ContainerRefused, r"network \S+ not found|no such network", "make the network, or choose another one"),
+    (
+        ContainerRefused,
+        r"network \S+ not found|no such network|unable to find network",
+        "make the network, or choose another one",
+    ),
     (
         RuntimeUnavailable,
         r"no such container|non.running container|is not running|marked for removal|container state",

@@ -8,6 +8,7 @@ import os
 import shutil
 import tarfile
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from uuid import uuid4
 
@@ -45,7 +46,7 @@ def _try_overlay(engine: Engine, place: Path) -> str:
         new.mkdir(parents=True)
     name = f"batchwright-probe-{uuid4().hex[:12]}"
     labels = our_labels({"role": "probe"}, _LIFETIME_SECONDS)
-    image = _empty_image(engine)
+    image = _empty_image(engine, labels)
     try:
         mount = overlay_mount(name, labels, mount_options([base], layer))
         try:
@@ -65,9 +66,10 @@ def _try_overlay(engine: Engine, place: Path) -> str:
             engine.api.remove_image(image, force=True)
 
 
-def _empty_image(engine: Engine) -> str:
+def _empty_image(engine: Engine, labels: Mapping[str, str]) -> str:
+    changes = [f'LABEL {name}="{text}"' for name, text in labels.items()]
     with engine.trouble("cannot make an empty image"):
-        answer = engine.api.import_image_from_data(bytes(2 * tarfile.BLOCKSIZE))
+        answer = engine.api.import_image_from_data(bytes(2 * tarfile.BLOCKSIZE), changes=changes)
     return str(json.loads(answer.splitlines()[-1])["status"])
 
 

@@ -1,4 +1,4 @@
-"""Removes what dead processes left in an engine, and nothing else: containers first, then the volumes they used."""
+"""Removes what dead processes left in an engine, and nothing else: containers first, then what they used."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ class Reaped:
 
     containers: tuple[str, ...] = ()
     volumes: tuple[str, ...] = ()
+    images: tuple[str, ...] = ()
+    """Empty ones, of trials."""
 
 
 def reap_abandoned(engine: Engine) -> Reaped:
@@ -37,12 +39,15 @@ def _remove(engine: Engine, label: str, chosen: Callable[[Mapping[str, str]], bo
     with engine.trouble("cannot list what is left over"):
         containers = engine.api.containers(all=True, filters={"label": [label]})
         volumes = engine.api.volumes(filters={"label": [label]}).get("Volumes") or []
+        images = engine.api.images(filters={"label": [label]})
     reaped = Reaped(
         tuple(_name(one) for one in containers if chosen(one.get("Labels") or {}) and _removed_container(engine, one)),
         tuple(one["Name"] for one in volumes if chosen(one.get("Labels") or {}) and _removed_volume(engine, one)),
+        tuple(one["Id"] for one in images if chosen(one.get("Labels") or {}) and _removed_image(engine, one)),
     )
     if reaped != Reaped():
-        log.info("removed %d containers and %d volumes left over", len(reaped.containers), len(reaped.volumes))
+        found = len(reaped.containers), len(reaped.volumes), len(reaped.images)
+        log.info("removed %d containers, %d volumes and %d images left over", *found)
     return reaped
 
 
@@ -52,6 +57,10 @@ def _removed_container(engine: Engine, container: Mapping[str, Any]) -> bool:
 
 def _removed_volume(engine: Engine, volume: Mapping[str, Any]) -> bool:
     return _removed(volume["Name"], lambda: engine.api.remove_volume(volume["Name"], force=True))
+
+
+def _removed_image(engine: Engine, image: Mapping[str, Any]) -> bool:
+    return _removed(image["Id"], lambda: engine.api.remove_image(image["Id"], force=True))
 
 
 def _removed(name: str, remove: Callable[[], object]) -> bool:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 from uuid import uuid4
 
+from blocks.owners import certainly_dead, current_owner, parse_owner
 from blocks.store import (
     ArtifactConflict,
     ArtifactMissing,
@@ -150,7 +151,7 @@ class FolderStore:
     @contextmanager
     def _written(self, source: BinaryIO) -> Iterator[_Written]:
         with self._folder([_WRITING], make=True) as folder:
-            name = uuid4().hex
+            name = _new_name()
             try:
                 descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=folder)
                 with open(descriptor, "wb") as file:
@@ -257,7 +258,7 @@ class FolderStore:
         with self._folder([_WRITING], make=True) as folder, os.scandir(folder) as scan:
             for entry in scan:
                 with suppress(FileNotFoundError):
-                    if entry.stat(follow_symlinks=False).st_mtime < time.time() - _LEFTOVER_SECONDS:
+                    if _is_left_over(entry):
                         os.unlink(entry.name, dir_fd=folder)
 
     @contextmanager
@@ -275,6 +276,20 @@ class FolderStore:
         if error.errno in _REFUSED:
             return StoreRefused(where, f"{error.strerror}: {_REFUSED[error.errno]}")
         return StoreUnavailable(where, f"{error.strerror or error}")
+
+
+def _new_name() -> str:
+    """For a file on its way: whose it is, and a part that nobody else has."""
+    return f"{current_owner()}/{uuid4().hex}".replace("/", ",")
+
+
+def _is_left_over(entry: os.DirEntry[str]) -> bool:
+    """Whether a file on its way is a dead process's; of other hosts, which share the folder, only its age tells."""
+    owner = parse_owner(entry.name.rpartition(",")[0].replace(",", "/"))
+    dead = certainly_dead(owner) if owner else None
+    if dead is None:
+        return entry.stat(follow_symlinks=False).st_mtime < time.time() - _LEFTOVER_SECONDS
+    return dead
 
 
 def _counts(entry: os.DirEntry[str]) -> bool:

@@ -202,11 +202,11 @@ class _Upper:
 
 
 def _path(name: str) -> bytes:
-    """A member's path below /work; empty for /work itself."""
-    names = os.fsencode(name).rstrip(b"/").split(b"/")
-    if any(part in (b"", b".", b"..") for part in names):
+    """A member's path below /work; empty for /work itself. Podman leaves the first name, that of the folder, empty."""
+    folder, *names = os.fsencode(name).rstrip(b"/").split(b"/")
+    if folder not in (b"", b"work") or any(part in (b"", b".", b"..") for part in names):
         raise tarfile.ReadError(f"a member named {name!r}")
-    return b"/".join(names[1:])
+    return b"/".join(names)
 
 
 def _pieces(file: IO[bytes], limit: int | None = None) -> Iterator[bytes]:

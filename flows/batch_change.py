@@ -7,7 +7,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-from blocks.docker_runtime import DockerRuntime
 from prefect import Flow, flow, runtime, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import FlowRun, State, TaskRun
@@ -16,6 +15,7 @@ from prefect.states import Cancelled, Completed, Failed
 from prefect.tasks import Task, exponential_backoff
 
 from blocks.artifacts import LocalArtifacts
+from blocks.docker_runtime import DockerRuntime
 from blocks.repositories import RepositoryFolder, RepositoryList
 from blocks.s3_artifacts import S3Artifacts
 from blocks.secrets import StepSecrets

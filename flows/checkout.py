@@ -146,7 +146,7 @@ class Checkouts:
             while not (self._folder / key / "tree").is_dir():
                 lock.take()  # lets go of the shared hold for a moment: look again
                 if not (self._folder / key / "tree").is_dir():
-                    self._build(key, source)
+                    self._build(key, source, lock)
                 lock.share()
             os.utime(lock.path)
         except BaseException:
@@ -158,12 +158,12 @@ class Checkouts:
         if previous is not None:
             previous.release()
 
-    def _build(self, key: str, source: _Source) -> None:
+    def _build(self, key: str, source: _Source, lock: FileLock) -> None:
         building = self._folder / f"{key}.building"
         remove_tree(building)
         building.mkdir(mode=0o700)
         try:
-            size = _check_out(source, building / "tree")
+            size = _check_out(source, building / "tree", lock)
             (building / "size").write_text(str(size))
             remove_tree(self._folder / key)
             building.rename(self._folder / key)
@@ -213,13 +213,20 @@ class _Source:
         return f"{self.commit[:12]}-{hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:20]}"
 
 
-def _check_out(source: _Source, tree: Path) -> int:
-    """Make the tree with its ``.git``; returns the bytes that it takes."""
+def _check_out(source: _Source, tree: Path, lock: FileLock) -> int:
+    """Make the tree with its ``.git``; returns the bytes that it takes. A git that outlives us keeps the lock."""
     dot_git = tree / ".git"
     _make_dot_git(source, dot_git)
     try:
         # The umask is the point: whatever user an image has, it may change every file.
-        git(["read-tree", "--reset", "-u", source.commit], git_dir=dot_git, work_tree=tree, cwd=tree, umask=0)
+        git(
+            ["read-tree", "--reset", "-u", source.commit],
+            git_dir=dot_git,
+            work_tree=tree,
+            cwd=tree,
+            umask=0,
+            pass_fds=(lock.fileno(),),
+        )
     except GitFailed as error:
         refused = re.search(r"invalid path '.*'", error.stderr)
         if refused is None:

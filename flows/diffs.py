@@ -40,6 +40,11 @@ _REGULAR = (b"100644", b"100755")
 _SUBMODULE = 0o160000
 _EMPTY_BLOB = "e69de29bb2d1d6434b8b29ae775ad8c2e48c5391"
 
+# Not in the configuration: they would change what the diff looks like, too. A "big" file goes into one pack with all
+# others, which is much faster than a file of its own for each.
+_ADD_SETTINGS = ("-c", "core.bigFileThreshold=1", "-c", "core.compression=0", "-c", "core.looseCompression=0")
+_DIFF_OPTIONS = ("--no-prefix", "--binary", "--no-ext-diff", "--no-textconv")
+
 _CONFIG = """\
 [core]
 	repositoryFormatVersion = 0
@@ -53,8 +58,9 @@ _CONFIG = """\
 class DiffCollector:
     """Takes the diffs of one workspace. A context manager; for one thread. Starts no git process before it needs one.
 
-    ``scratch`` is a folder for temporary files, made and removed by each collection; on the file system of the layers,
-    so that files can be linked instead of copied.
+    ``scratch`` is a folder for temporary files, removed at the end; on the file system of the layers, so that files
+    can be linked instead of copied. Git's objects stay in it from one collection to the next: a diff is cumulative, and
+    what was written once is not written again.
     """
 
     def __init__(self, checkout: Checkout, scratch: Path) -> None:
@@ -62,6 +68,7 @@ class DiffCollector:
         self._scratch = scratch
         self._reader: ObjectReader | None = None
         self._tree: BaseTree | None = None
+        self._git_dir: Path | None = None
 
     def __enter__(self) -> DiffCollector:
         return self
@@ -69,7 +76,8 @@ class DiffCollector:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         if self._reader is not None:
             self._reader.__exit__(kind, error, at)
-        self._reader = self._tree = None
+        self._reader = self._tree = self._git_dir = None
+        remove_tree(self._scratch)
 
     def collect(self, state: State, before: Sequence[FileDiff] = ()) -> bytes:
         """The diff of the workspace in this state: see ``collect_to``."""
@@ -93,43 +101,29 @@ class DiffCollector:
         if not changed:
             out.write_bytes(b"")
             return
-        remove_tree(self._scratch)
         try:
             self._run_git(out, changed, before)
         finally:
-            remove_tree(self._scratch)
+            remove_tree(self._scratch / "now")
 
     def _run_git(self, out: Path, changed: Mapping[bytes, Entry], before: Sequence[FileDiff]) -> None:
-        git_dir, work_tree, index = self._scratch / "git", self._scratch / "tree", self._scratch / "index"
-        _make_git_dir(git_dir, self._checkout.git_dir)
-        work_tree.mkdir()
+        git_dir = self._objects()
+        work_tree, index = self._scratch / "now" / "tree", self._scratch / "now" / "index"
+        work_tree.mkdir(parents=True)
         base = _base_side(self._base_tree(), changed, self._checkout)
         _link(changed, work_tree, [path for path, entry in base.items() if entry.mode == _SUBMODULE])
         index.write_bytes(gitindex.written(base.values()))
         tree = git(["write-tree", "--missing-ok"], git_dir=git_dir, index=index).decode().strip()
         index.write_bytes(gitindex.written(_tracked(base, changed, before)))
+
+        def run(*args: str) -> None:
+            git(args, git_dir=git_dir, work_tree=work_tree, index=index, cwd=work_tree)
+
         try:
-            # Not in the configuration: it would change how git prints binary patches, too.
-            git(
-                ["-c", "core.looseCompression=0", "add", "--all"],
-                git_dir=git_dir,
-                work_tree=work_tree,
-                index=index,
-                cwd=work_tree,
-            )
+            run(*_ADD_SETTINGS, "add", "--all")
         except GitFailed as error:
             raise _refusal(error) from error
-        diff = [
-            "diff",
-            "--cached",
-            "--no-prefix",
-            "--binary",
-            "--no-ext-diff",
-            "--no-textconv",
-            f"--output={out}",
-            tree,
-        ]
-        git(diff, git_dir=git_dir, work_tree=work_tree, index=index, cwd=work_tree)
+        run("diff", "--cached", *_DIFF_OPTIONS, f"--output={out}", tree)
 
     def _base_tree(self) -> BaseTree:
         if self._reader is None or self._tree is None:

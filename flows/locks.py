@@ -39,6 +39,11 @@ class FileLock:
         self.path.unlink(missing_ok=True)
         self.release()
 
+    def fileno(self) -> int:
+        """For a child process that inherits the hold: it lasts until both have ended. Only while held."""
+        assert self._fd is not None
+        return self._fd
+
     def release(self) -> None:
         if self._fd is not None:
             os.close(self._fd)

@@ -10,8 +10,6 @@ import hashlib
 import logging
 import os
 import re
-import shutil
-import tempfile
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -23,6 +21,7 @@ from blocks.sources import DEFAULT_USERNAME, RepositoryLocation
 
 from .batches.errors import PermanentError
 from .gitcommand import GitFailed, git
+from .scratch import scratch_folder
 
 log = logging.getLogger(__name__)
 
@@ -222,16 +221,13 @@ class Mirror:
     def _create(self) -> None:
         if self.git_dir.is_dir():
             return
-        scratch = Path(tempfile.mkdtemp(dir=self._folder, prefix="new-"))
-        try:
+        with scratch_folder(self._folder) as scratch:
             git(["init", "--quiet", "--bare", "--template=", str(scratch)])
             scratch.rename(self.git_dir)
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
 
     def _remove_leftovers(self) -> None:
         """What a killed fetch leaves. We hold the lock, so nobody uses them."""
-        for pattern in ("*.lock", "refs/**/*.lock", "objects/pack/tmp_*"):
+        for pattern in ("*.lock", "refs/**/*.lock", "objects/*/tmp_*"):
             for leftover in self.git_dir.glob(pattern):
                 with suppress(FileNotFoundError):
                     leftover.unlink()
@@ -269,9 +265,10 @@ class Mirror:
             }
             yield env, {"BATCHWRIGHT_TOKEN": credentials.token.get_secret_value()}
         elif credentials.ssh_key is not None or credentials.known_hosts:
-            with tempfile.TemporaryDirectory(prefix="batchwright-ssh-") as folder:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            with scratch_folder(self._folder) as folder:
                 key = credentials.ssh_key.get_secret_value() if credentials.ssh_key else ""
-                yield {"GIT_SSH_COMMAND": _ssh_command(Path(folder), key, credentials.known_hosts)}, {}
+                yield {"GIT_SSH_COMMAND": _ssh_command(folder, key, credentials.known_hosts)}, {}
         else:
             yield {}, {}
 

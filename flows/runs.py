@@ -42,6 +42,7 @@ from .execution import Limits, Setting, WorkspaceRun
 from .failures import failure_of_error
 from .ledger import Ledger
 from .resolution import Resolution, resolve
+from .scratch import sweep
 from .staging import stage_mounts
 from .step_cache import StepCache, record_key, stored
 from .step_runs import Bench
@@ -134,8 +135,12 @@ class BatchRun:
         return self._titles[number - 1]
 
     def begin(self) -> None:
-        """Note that the run begins, and prepare what its workspaces share. Raises MountError, the store's errors."""
+        """Prepare what the workspaces share, and note that the run begins; if that is not possible, keep nothing.
+
+        Raises MountError, RuntimeTrouble, the store's errors.
+        """
         around = self._surroundings
+        self._remove_leftovers()
         checkouts = self._stack.enter_context(Checkouts(around.home / "checkouts"))
         blobs = Blobs(around.store)
         bench = Bench(
@@ -148,16 +153,15 @@ class BatchRun:
             mounts=stage_mounts(self.spec, mount_sources(self.spec, around.spec_folder), around.home / "mounts"),
             cancel=self.cancel,
         )
-        self._setting = Setting(
+        setting = Setting(
             spec=self.spec,
             bench=bench,
             cache=StepCache(blobs, enabled=self.options.use_cache),
             outside=around.outside,
             limits=Limits(self.options.step_timeout_seconds, self.options.workspace_timeout_seconds),
         )
-        around.runtime.reap()
-        reap_workspaces(around.home / "workspaces")
         self.ledger.begin(self._manifest, self._text)
+        self._setting = setting
 
     def run_workspaces(self, run_one: Callable[[int], WorkspaceResult]) -> None:
         """Let ``run_one`` run every workspace by its number, some at a time, each in its own thread.
@@ -247,6 +251,15 @@ class BatchRun:
         )
         self.ledger.keep_manifest(manifest)
         return manifest
+
+    def _remove_leftovers(self) -> None:
+        """What killed processes left. Containers go before the folders, which they may still have mounted."""
+        home = self._surroundings.home
+        self._surroundings.runtime.reap()
+        reap_workspaces(home / "workspaces")
+        Checkouts(home / "checkouts").prune()
+        for folder in ("mirrors", "mounts"):
+            sweep(home / folder)
 
     def _why_nothing_is_found(self) -> str:
         left_out = [

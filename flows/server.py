@@ -7,27 +7,20 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import socket
-import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from . import settings
+from . import processes, settings
 from .batches.errors import TemporaryError
-from .locks import FileLock
+from .processes import Patience, Process, Progress
 
 FAMILIAR_PORT = 4200
 START_SECONDS = 180
 STOP_SECONDS = 15
-_LOG_LINES = 15
 
 _SERVER_SETTINGS = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -41,9 +34,6 @@ _SERVER_SETTINGS = {
     "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_READ_BATCH_SIZE": "200",
     "PREFECT_SERVER_SERVICES_TRIGGERS_READ_BATCH_SIZE": "200",
 }
-
-Progress = Callable[[float], None]
-"""Called about once a second while we wait, with the seconds waited so far."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +52,7 @@ class ServerUnavailable(TemporaryError):
 
 @dataclass(frozen=True)
 class _Record:
-    """What ``server.json`` says. ``birth`` tells our process from a later one with the same id."""
+    """What ``server.json`` says."""
 
     port: int
     pid: int
@@ -72,6 +62,10 @@ class _Record:
     @property
     def api_url(self) -> str:
         return _api_url(self.port)
+
+    @property
+    def process(self) -> Process:
+        return Process(self.pid, self.birth)
 
 
 def find_or_start(home: Path, *, progress: Progress | None = None, preferred_port: int = FAMILIAR_PORT) -> LocalServer:
@@ -89,8 +83,8 @@ def find_or_start(home: Path, *, progress: Progress | None = None, preferred_por
         return _local(record, folder, started=False)
 
     folder.mkdir(parents=True, exist_ok=True)
-    patience = _Patience(progress)
-    with _lock(folder, patience):
+    patience = Patience(START_SECONDS, progress)
+    with processes.one_at_a_time(folder / "server.lock", patience, _busy()):
         record = _read(folder)
         started = not (record and _is_usable(record))
         if record is None or started:
@@ -103,9 +97,9 @@ def stop(home: Path) -> bool:
     """Stop the server that ``server.json`` names, and nothing else. False: none of ours ran. The database stays."""
     folder = home / "prefect"
     record = _read(folder)
-    if record is None or not _is_ours(record):
+    if record is None or not record.process.is_alive():
         return False
-    _end(record)
+    record.process.end(STOP_SECONDS)
     return True
 
 
@@ -148,25 +142,9 @@ def _write(folder: Path, record: _Record) -> None:
     scratch.replace(folder / "server.json")
 
 
-def _is_ours(record: _Record) -> bool:
-    return _birth(record.pid) == record.birth
-
-
 def _is_usable(record: _Record) -> bool:
     """Whether our server runs and can go on: with its environment gone (a removed checkout) it is but a shell."""
-    return _is_ours(record) and Path(record.python).exists()
-
-
-def _birth(pid: int) -> str | None:
-    """When a process was born, in the system's own words. None: there is none."""
-    if not Path("/proc/self/stat").exists():
-        listed = subprocess.run(("ps", "-o", "lstart=", "-p", str(pid)), capture_output=True, text=True, check=False)
-        return listed.stdout.strip() or None
-    try:
-        state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return None
-    return None if state == "Z" else fields[18]
+    return record.process.is_alive() and Path(record.python).exists()
 
 
 def _is_healthy(record: _Record) -> bool:
@@ -196,12 +174,11 @@ def _choose_port(preferred: int) -> int:
 
 def _replace(record: _Record | None, folder: Path, preferred_port: int) -> _Record:
     if record:
-        _end(record)
+        record.process.end(STOP_SECONDS)
     return _start(folder, _choose_port(record.port if record else preferred_port))
 
 
 def _start(folder: Path, port: int) -> _Record:
-    """Start the server in a session of its own, as nobody's child, so that it outlives this command."""
     inherited = {name: value for name, value in settings.environment().items() if not name.startswith("PREFECT_")}
     own = {
         "PREFECT_HOME": str(folder),
@@ -209,77 +186,26 @@ def _start(folder: Path, port: int) -> _Record:
         "PREFECT_API_URL": _api_url(port),
     }
     command = (sys.executable, "-P", "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port))
-    launched = subprocess.run(
-        ("/bin/sh", "-c", '"$@" >"$0" 2>&1 </dev/null & echo $!', str(folder / "server.log"), *command),
-        cwd=folder,
-        env=inherited | _SERVER_SETTINGS | own,
-        start_new_session=True,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    pid = int(launched.stdout)
-    record = _Record(port, pid, _birth(pid) or "", sys.executable)
+    environment = inherited | _SERVER_SETTINGS | own
+    process = processes.start(command, folder=folder, environment=environment, log=folder / "server.log")
+    record = _Record(port, process.pid, process.birth, sys.executable)
     _write(folder, record)
     return record
 
 
-def _wait_until_healthy(record: _Record, folder: Path, patience: _Patience) -> None:
-    while not (_is_healthy(record) and _is_ours(record)):
-        if not _is_ours(record):
-            raise ServerUnavailable(f"the local Prefect server ended while it started:\n{_log_end(folder)}")
+def _wait_until_healthy(record: _Record, folder: Path, patience: Patience) -> None:
+    log = folder / "server.log"
+    while not (_is_healthy(record) and record.process.is_alive()):
+        if not record.process.is_alive():
+            raise ServerUnavailable(f"the local Prefect server ended while it started:\n{processes.log_end(log)}")
         if patience.is_over():
             raise ServerUnavailable(
                 f"the local Prefect server (process {record.pid}) does not answer after {START_SECONDS} s; "
-                f"try again, or end the process:\n{_log_end(folder)}"
+                f"try again, or end the process:\n{processes.log_end(log)}"
             )
 
 
-def _log_end(folder: Path) -> str:
-    log = folder / "server.log"
-    lines = log.read_text(errors="replace").splitlines() if log.exists() else []
-    return "\n".join([*lines[-_LOG_LINES:], f"(the log: {log})"])
-
-
-def _end(record: _Record) -> None:
-    """Ask the process to end, wait, then insist. Each signal is sent only while the process is still ours."""
-    for ending in (signal.SIGTERM, signal.SIGKILL):
-        if not _is_ours(record):
-            return
-        os.kill(record.pid, ending)
-        deadline = time.monotonic() + STOP_SECONDS
-        while _is_ours(record) and time.monotonic() < deadline:
-            time.sleep(0.05)
-
-
-class _Patience:
-    """A limit on the waiting, and the one who wants to hear of it."""
-
-    def __init__(self, progress: Progress | None) -> None:
-        self._begin = time.monotonic()
-        self._told = 0
-        self._progress = progress
-
-    def is_over(self) -> bool:
-        """Sleep a moment, tell once a second; true when the time is up."""
-        time.sleep(0.1)
-        waited = time.monotonic() - self._begin
-        if self._progress and int(waited) > self._told:
-            self._told = int(waited)
-            self._progress(waited)
-        return waited > START_SECONDS
-
-
-@contextmanager
-def _lock(folder: Path, patience: _Patience) -> Iterator[None]:
-    """One command starts the server; the others wait for it."""
-    lock = FileLock(folder / "server.lock")
-    while not lock.try_take():
-        if patience.is_over():
-            raise ServerUnavailable(
-                f"another command has been starting the local Prefect server for {START_SECONDS} s; try again"
-            )
-    try:
-        yield
-    finally:
-        lock.release()
+def _busy() -> ServerUnavailable:
+    return ServerUnavailable(
+        f"another command has been starting the local Prefect server for {START_SECONDS} s; try again"
+    )

@@ -9,7 +9,6 @@ import hashlib
 import os
 import shutil
 import stat
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from pathlib import Path
 from blocks.runtime import ReadOnlyFile
 
 from .batches.spec import BatchSpec
+from .scratch import scratch_folder
 
 SCRIPT_TARGET = "/.batchwright/step"
 """Where the container finds its script: outside the workspace, in a folder that no image has."""
@@ -54,8 +54,7 @@ def stage_mounts(spec: BatchSpec, sources: Mapping[str, Path], folder: Path) -> 
 
 
 def _stage_mount(source: Path, folder: Path) -> StagedMount:
-    scratch = Path(tempfile.mkdtemp(dir=folder, prefix="new-"))
-    try:
+    with scratch_folder(folder) as scratch:
         copy = scratch / "content"
         _copy(source, copy)
         digest = _digest(copy)
@@ -66,8 +65,6 @@ def _stage_mount(source: Path, folder: Path) -> StagedMount:
             except OSError:
                 if not target.exists():  # somebody else was first: their copy is the same
                     raise
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
     return StagedMount(target / "content", digest)
 
 

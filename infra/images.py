@@ -70,7 +70,7 @@ def import_image(
                 with _opened(content) as file:
                     archive.addfile(info, file if info.isreg() else None)
         spool.seek(0)
-        client.import_image_from_data(spool, repository=name, tag=version, changes=list(changes))  # type: ignore[arg-type]
+        client.import_image_from_data(spool, repository=name, tag=version, changes=list(changes))
 
 
 def busybox_tree(*, without: Iterable[str] = ()) -> Iterator[tuple[tarfile.TarInfo, bytes | str]]:
@@ -186,7 +186,7 @@ def _opened(content: bytes | str) -> IO[bytes]:
 
 def _has_image(client: docker.APIClient, tag: str) -> bool:
     try:
-        client.inspect_image(tag)
+        client.inspect_image(tag)  # type: ignore[no-untyped-call]
     except ImageNotFound:
         return False
     return True

@@ -7,6 +7,7 @@ import json
 import os
 import stat
 import subprocess
+import textwrap
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -19,8 +20,8 @@ from flows.batches.errors import BatchError
 from flows.batches.results import StepResult
 from flows.execution import WorkspaceRun
 from flows.step_cache import stored
-from tests.gitrepos import run_git
 from infra.images import BUSYBOX
+from tests.gitrepos import run_git
 from tests.workbench import Workbench, finish
 
 FILES = {
@@ -128,6 +129,11 @@ class PeakMemory:
     @property
     def grown_bytes(self) -> int:
         return _memory("VmHWM") - self._before
+
+
+def python(program: str) -> str:
+    """A shell script that runs a program, which may be indented."""
+    return f"python3 - <<'END OF PROGRAM'\n{textwrap.dedent(program)}\nEND OF PROGRAM\n"
 
 
 def _spec(*steps: str | Mapping[str, object], image: str = BUSYBOX) -> str:

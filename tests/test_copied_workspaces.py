@@ -51,7 +51,8 @@ def outside(tmp_path: Path) -> Path:
         [("work/../outside/precious", tarfile.REGTYPE, "")],
         [("work/../../outside/new", tarfile.REGTYPE, "")],
         [("work/./x", tarfile.REGTYPE, "")],
-        [("OUTSIDE/precious", tarfile.REGTYPE, "")],
+        [("elsewhere/x", tarfile.REGTYPE, "")],
+        [("//x", tarfile.REGTYPE, "")],
         [("work/a", tarfile.SYMTYPE, "OUTSIDE"), ("work/a/precious", tarfile.REGTYPE, "")],
         [("work/a", tarfile.SYMTYPE, "OUTSIDE"), ("work/a/new", tarfile.DIRTYPE, "")],
         [("work/a", tarfile.SYMTYPE, "OUTSIDE/precious"), ("work/a", tarfile.REGTYPE, "")],
@@ -73,6 +74,16 @@ def test_no_archive_leads_out_of_the_layer(tmp_path: Path, outside: Path, member
 
     assert os.listdir(outside) == ["precious"]
     assert (outside / "precious").read_text() == "precious"
+
+
+def test_an_absolute_name_is_one_below_the_workspace(tmp_path: Path, outside: Path) -> None:
+    """As Podman writes them."""
+    (tmp_path / "layer").mkdir()
+
+    harvest(archive(("/", tarfile.DIRTYPE, ""), (f"{outside}/x", tarfile.REGTYPE, "")), {}, tmp_path / "layer", ())
+
+    assert (tmp_path / f"layer/upper{outside}/x").read_text() == "bad"
+    assert os.listdir(outside) == ["precious"]
 
 
 def test_special_files_are_left_out_and_modes_are_plain(tmp_path: Path) -> None:

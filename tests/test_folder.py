@@ -16,6 +16,7 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from blocks.folder import FolderStore
+from blocks.owners import current_owner
 from blocks.store import ArtifactMissing, StoreRefused
 
 OLD = time.time() - 2 * 24 * 3600
@@ -197,11 +198,28 @@ def test_a_killed_writer_leaves_no_artifact_and_its_rest_is_swept(store: FolderS
         for _ in range(3):
             process.stdout.readline()
         process.send_signal(signal.SIGKILL)
-    (rest,) = (store.folder / ".writing").iterdir()
+    assert len(list((store.folder / ".writing").iterdir())) == 1
 
     assert not store.exists("key")
     store.check()
-    assert rest.exists(), "it might belong to a writer that is still at work"
-    os.utime(rest, (OLD, OLD))
+    assert list((store.folder / ".writing").iterdir()) == []
+
+
+def test_what_may_belong_to_a_writer_at_work_is_swept_by_its_age_alone(store: FolderStore) -> None:
     store.check()
-    assert not rest.exists()
+    me = str(current_owner())
+    host = me.partition("/")[0]
+    names = [me, me.replace(host, "another-host"), "nonsense"]
+    at_work, strange, unknown = rests = [store.folder / ".writing" / f"{name},1".replace("/", ",") for name in names]
+    for rest in rests:
+        rest.touch()
+    store.check()
+    assert all(rest.exists() for rest in rests)
+
+    for rest in rests:
+        os.utime(rest, (OLD, OLD))
+    store.check()
+
+    assert at_work.exists()
+    assert not strange.exists()
+    assert not unknown.exists()

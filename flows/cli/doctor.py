@@ -40,7 +40,8 @@ def doctor(store: Store = None, as_json: AsJson = False) -> None:
     else:
         for finding in findings:
             mark, style = {True: ("✓", "green"), False: ("✗", "bold red"), None: ("·", "dim")}[finding.ok]
-            output.print(Text.assemble((f"{mark} ", style), (f"{finding.subject:<16}", "bold"), finding.text))
+            line = Text.assemble((f"{mark} ", style), (f"{finding.subject:<16}", "bold"), finding.text)
+            output.print(line, soft_wrap=True)
     raise typer.Exit(FAILED if any(finding.ok is False for finding in findings) else 0)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 from pydantic import ValidationError
@@ -14,9 +14,14 @@ from .console import read_text
 from .errors import BadInput
 
 if TYPE_CHECKING:
+    from prefect.blocks.core import Block
+
     from blocks.artifacts import LocalArtifacts
     from blocks.repositories import RepositoryFolder, RepositoryList
     from blocks.s3_artifacts import S3Artifacts
+
+_One = TypeVar("_One", bound="Block")
+_Other = TypeVar("_Other", bound="Block")
 
 Repositories = Annotated[
     str | None,
@@ -73,17 +78,20 @@ def artifact_store(where: str | None) -> LocalArtifacts | S3Artifacts:
             return S3Artifacts(bucket=bucket, prefix=prefix.strip("/"))
         except ValidationError as error:
             raise BadInput(f"--store {where}: {explain(error)}") from error
-    for block in (LocalArtifacts, S3Artifacts):
-        slug = f"{block.get_block_type_slug()}/"
-        if where.startswith(slug):
-            return _loaded(block, where.removeprefix(slug))
+    if stored := stored_block("--store", where, LocalArtifacts, S3Artifacts):
+        return stored
     return LocalArtifacts(folder=str(Path(where).expanduser().absolute()))
 
 
-def _loaded(block: type[LocalArtifacts] | type[S3Artifacts], name: str) -> LocalArtifacts | S3Artifacts:
-    try:
-        found = block.load(name)
-    except ValueError as error:
-        raise BadInput(f"--store: {error}") from error
-    assert isinstance(found, block)  # a coroutine only where an event loop runs
-    return found
+def stored_block(option: str, where: str, one: type[_One], other: type[_Other]) -> _One | _Other | None:
+    """The stored block that ``where`` names as TYPE/NAME, if it does so. Raises BadInput if there is none."""
+    block_type, _, name = where.partition("/")
+    for block in (one, other):
+        if block_type == block.get_block_type_slug():
+            try:
+                found = block.load(name)
+            except ValueError as error:
+                raise BadInput(f"{option}: {error}") from error
+            assert isinstance(found, block)  # a coroutine only where an event loop runs
+            return found
+    return None

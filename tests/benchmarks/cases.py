@@ -101,7 +101,9 @@ def paths(files: int, projects: int = 0) -> Iterator[str]:
     """The paths of ``files`` files, spread evenly over ``projects`` folders if there are any."""
     if not projects:
         yield "README.md"
-        yield from (f"source/{number // _FILES_IN_FOLDER}/{number % _FILES_IN_FOLDER}.txt" for number in range(files - 1))
+        yield from (
+            f"source/{number // _FILES_IN_FOLDER}/{number % _FILES_IN_FOLDER}.txt" for number in range(files - 1)
+        )
         return
     for project in range(projects):
         yield f"{_project(project)}/project.json"

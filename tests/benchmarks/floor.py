@@ -31,7 +31,7 @@ class Floor:
     case: Case
     folder: Path
     image: str
-    policy: ContainerPolicy = ContainerPolicy()
+    policy: ContainerPolicy
 
     def prepare(self) -> None:
         """Make the folders and scripts, if need be."""

@@ -50,7 +50,7 @@ class Meter:
         return sum(map(_cpu_seconds, self.cgroups)) if self.cgroups else _machine_cpu_seconds()
 
     def background_load(self, seconds: float = 2.0) -> float:
-        """How many processors are kept busy by other work that would be counted: above 0.1 CPU figures are worthless."""
+        """How many processors other work keeps busy and would be counted: above 0.1, CPU figures are worthless."""
         busy = self.cpu_seconds()
         time.sleep(seconds)
         return (self.cpu_seconds() - busy) / seconds

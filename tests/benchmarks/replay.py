@@ -35,7 +35,7 @@ _ENVIRONMENT = {
 
 @dataclass(frozen=True)
 class Replay:
-    """The workspaces of a case as src-cli runs them. ``folder`` holds the archives; nothing that is made there stays."""
+    """The workspaces of a case as src-cli runs them. ``folder`` holds the archives; what is made there is removed."""
 
     case: Case
     folder: Path

@@ -1,0 +1,78 @@
+"""`batchwright up` and `down`: everything on one machine, for a laptop or a small team."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.text import Text
+
+from .. import server as servers
+from .. import settings
+from .. import worker as workers
+from ..processes import Patience
+from ..worker import LocalWorker, WorkerUnavailable
+from .console import errors, output
+from .deploy import Sources, find_server, form_address, pool_of, register_all
+from .sources import Store
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(up)
+    app.command()(down)
+
+
+def up(
+    repositories: Sources = None,
+    store: Store = None,
+    limit: Annotated[
+        int, typer.Option(min=1, max=64, help="How many batch changes this machine runs at the same time.")
+    ] = 2,
+) -> None:
+    """Start what is not running: a Prefect server with its dashboard (unless one is configured) and a worker.
+
+    They go on when this command ends, and are found again by the next one. `batchwright down` stops them.
+    """
+    server = find_server()
+    environment = settings.environment()
+    settings.quiet_prefect()
+    entries = register_all(repositories, store)
+    new = [entry for entry in entries if entry.done != "kept"]
+    worker = workers.find_or_start(settings.home(), environment, pool=pool_of(entries), limit=limit)
+    with errors.status("waiting for the worker"):
+        _await_online(worker)
+    _say("server", f"{server.ui_url}, {'started' if server.started else 'was there'}")
+    _say("registered", ", ".join(f"{entry.kind} {entry.name}" for entry in new) or "all was there")
+    runs = f"{worker.limit} batch {'changes' if worker.limit > 1 else 'change'} at a time"
+    _say("worker", f"{worker.name}, {runs}, {'started' if worker.started else 'was there'}; log: {worker.log}")
+    _say("next", form_address(server, entries))
+
+
+def down() -> None:
+    """Stop the worker and the local Prefect server of this state folder. Batch changes that run are stopped too."""
+    with errors.status("stopping the worker"):
+        had_worker = workers.stop(settings.home())
+    with errors.status("stopping the Prefect server"):
+        had_server = servers.stop(settings.home())
+    _say("worker", "stopped" if had_worker else "none was running")
+    _say("server", "stopped" if had_server else "none of ours was running")
+    if had_worker:
+        _say("next", "what ran is Crashed; Retry goes on where it stopped, after `batchwright up`")
+
+
+def _await_online(worker: LocalWorker) -> None:
+    """Wait until the server has heard of the worker. Raises WorkerUnavailable."""
+    from prefect.client.orchestration import get_client
+
+    patience = Patience(workers.START_SECONDS)
+    with get_client(sync_client=True) as client:
+        while not any(known.name == worker.name for known in client.read_workers_for_work_pool(worker.pool)):
+            worker.check()
+            if patience.is_over():
+                raise WorkerUnavailable(
+                    f"the worker does not report to the Prefect server after {patience.seconds} s; see {worker.log}"
+                )
+
+
+def _say(subject: str, text: str) -> None:
+    output.print(Text.assemble((f"{subject:<11}", "bold"), text), soft_wrap=True)

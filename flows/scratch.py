@@ -1,0 +1,62 @@
+"""Temporary folders that die with their process: a later process can tell which ones are left over, and removes them.
+
+A folder is locked while its maker lives. It needs no record of who made it, and works across the containers of a host.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from flows.removal import remove_tree
+
+_PREFIX = "new-"
+
+
+@contextmanager
+def scratch_folder(parent: Path) -> Iterator[Path]:
+    """A new folder in ``parent``, for us alone. Leaving removes it; renamed elsewhere before, it stays there."""
+    path, lock = _make(parent)
+    try:
+        yield path
+    finally:
+        remove_tree(path)
+        os.close(lock)
+
+
+def sweep(parent: Path) -> None:
+    """Remove the scratch folders in ``parent`` that killed processes left."""
+    for path in parent.glob(f"{_PREFIX}*"):
+        lock = _locked(path)
+        if lock is not None:
+            remove_tree(path)
+            os.close(lock)
+
+
+def _make(parent: Path) -> tuple[Path, int]:
+    while True:
+        path = Path(tempfile.mkdtemp(dir=parent, prefix=_PREFIX))
+        lock = _locked(path)
+        if lock is None:
+            continue  # a sweep was faster than our lock, and removes it
+        if path.exists():
+            return path, lock
+        os.close(lock)
+
+
+def _locked(folder: Path) -> int | None:
+    """A descriptor that holds the folder's lock until it is closed; None if somebody has it, or there is no folder."""
+    try:
+        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(fd)
+        return None
+    return fd
