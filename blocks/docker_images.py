@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Mapping
-from threading import Lock
+from threading import Event, Lock
 from typing import Any, Literal
 from uuid import uuid4
 
@@ -17,7 +17,7 @@ from blocks.docker_engine import ENGINE_ERRORS, Engine, explanation, translated
 from blocks.docker_labels import our_labels
 from blocks.docker_policy import ContainerPolicy
 from blocks.registry_credentials import RegistryCredentials
-from blocks.runtime import Image, ImageRefused, ImageUnavailable, RuntimeTrouble, RuntimeUnavailable
+from blocks.runtime import Image, ImageRefused, ImageUnavailable, PullStopped, RuntimeTrouble, RuntimeUnavailable
 
 log = logging.getLogger(__name__)
 
@@ -66,13 +66,16 @@ class Images:
         self._pinned: dict[str, str] = {}
         self._shells: dict[str, str | None] = {}
 
-    def resolve(self, reference: str) -> Image:
-        """The image that ``reference`` means. Raises ImageRefused, ImageUnavailable, RuntimeUnavailable."""
+    def resolve(self, reference: str, cancel: Event) -> Image:
+        """The image that ``reference`` means. Raises ImageRefused, ImageUnavailable, RuntimeUnavailable.
+
+        A pull that is under way when ``cancel`` is set raises PullStopped.
+        """
         with self._gate(reference):
             outcome = self._images.get(reference)
             if outcome is None:
                 try:
-                    outcome = self._find(reference)
+                    outcome = self._find(reference, cancel)
                 except ImageRefused as refusal:
                     outcome = refusal
                 self._images[reference] = outcome
@@ -91,13 +94,13 @@ class Images:
         with self._lock:
             return self._gates.setdefault(key, Lock())
 
-    def _find(self, reference: str) -> Image:
+    def _find(self, reference: str, cancel: Event) -> Image:
         wanted = self._pinned.get(reference, reference)
         found = None if self._pull_policy == "always" else self._inspect(wanted)
         if found is None:
             if self._pull_policy == "never":
                 raise ImageRefused(f"image {reference}: the engine does not have it, and the pull policy is never")
-            self._pull(wanted)
+            self._pull(wanted, cancel)
             found = self._inspect(wanted)
         if found is None:
             raise ImageUnavailable(f"image {reference}: it was pulled, and is gone again")
@@ -114,7 +117,7 @@ class Images:
                 raise _image_trouble(reference, explanation(error), error.status_code or 500) from error
             raise translated(error, f"image {reference}", self._engine.address) from error
 
-    def _pull(self, reference: str) -> None:
+    def _pull(self, reference: str, cancel: Event) -> None:
         log.info("pulling image %s", reference)
         try:
             login = self._credentials.for_image(reference) if self._credentials else None
@@ -124,6 +127,8 @@ class Images:
             for line in progress:
                 if "error" in line:
                     raise _image_trouble(reference, str(line["error"]), 500)
+                if cancel.is_set():
+                    raise PullStopped(f"image {reference}: it is not pulled to its end, for the run was stopped")
         except ENGINE_ERRORS as error:
             if isinstance(error, APIError):
                 raise _image_trouble(reference, explanation(error), error.status_code or 500) from error

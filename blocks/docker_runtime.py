@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from threading import Lock
+from threading import Event, Lock
 from typing import Any, Literal
 
 from docker.errors import DockerException
@@ -186,12 +186,12 @@ class DockerRuntime(Block):
                 raise ValueError("must be a size such as 512m or 4g") from error
         return value
 
-    def resolve_image(self, reference: str) -> Image:
+    def resolve_image(self, reference: str, cancel: Event | None = None) -> Image:
         """Find, or pull as the pull policy says, and try its shell: once in the life of this object.
 
-        Raises ImageRefused, ImageUnavailable, RuntimeUnavailable.
+        Raises ImageRefused, ImageUnavailable, RuntimeUnavailable, and PullStopped once ``cancel`` is set.
         """
-        return self._connected().images.resolve(reference)
+        return self._connected().images.resolve(reference, cancel or Event())
 
     def workspace_mode(self, folder: Path) -> tuple[WorkspaceMode, str]:
         """How workspaces below ``folder`` are made, and why. Raises RuntimeUnavailable."""

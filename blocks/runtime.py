@@ -7,7 +7,7 @@ A runtime's life in one workspace:
 3. ``room.run`` starts one container, copies its streams apart, waits, and removes it, whatever happens.
 
 A container's exit code is a value. Only trouble of the runtime itself is an exception: ``RuntimeUnavailable`` and
-``ImageUnavailable`` are worth another try, ``ImageRefused`` and ``ContainerRefused`` are not.
+``ImageUnavailable`` are worth another try, ``ImageRefused``, ``ContainerRefused`` and ``PullStopped`` are not.
 """
 
 from __future__ import annotations
@@ -34,6 +34,12 @@ class RuntimeUnavailable(RuntimeTrouble):
 
 class ImageUnavailable(RuntimeTrouble):
     """The image could not be pulled now: registry down, rate limit, network."""
+
+
+class PullStopped(RuntimeTrouble):
+    """The image was not there yet when the run was stopped."""
+
+    temporary = False
 
 
 class ImageRefused(RuntimeTrouble):
@@ -137,8 +143,11 @@ class Room(Protocol):
 class Runtime(Protocol):
     """Where containers run."""
 
-    def resolve_image(self, reference: str) -> Image:
-        """Find, or pull as the pull policy says, and probe for a shell. Remembered per reference."""
+    def resolve_image(self, reference: str, cancel: Event | None = None) -> Image:
+        """Find, or pull as the pull policy says, and probe for a shell. Remembered per reference.
+
+        ``cancel`` set: a pull is given up, and raises PullStopped.
+        """
         ...
 
     def workspace_mode(self, folder: Path) -> tuple[WorkspaceMode, str]:

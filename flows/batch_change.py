@@ -1,11 +1,12 @@
 """The flow: a batch spec becomes changeset specs. Each stage of a workspace is a task; the rules live elsewhere."""
 
-from __future__ import annotations
+# No `from __future__ import annotations`: a served flow is pickled by value, and annotations as text would lose their meaning.
 
 import logging
 import re
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 from prefect import Flow, flow, runtime, task
 from prefect.cache_policies import NO_CACHE
@@ -21,9 +22,11 @@ from blocks.s3_artifacts import S3Artifacts
 from blocks.secrets import StepSecrets
 
 from . import progress, settings, summaries
+from .batches.errors import Stopped
 from .batches.loading import load_spec
 from .batches.results import Failure, RunManifest, WorkspaceResult
 from .batches.steps import Outside
+from .cancellation import watched
 from .execution import WorkspaceRun
 from .failures import is_temporary
 from .runs import BatchRun, Options, Surroundings, run_id_of
@@ -65,7 +68,7 @@ def _flow_run_name() -> str:
 def _remove_containers(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
     """What a run that was cancelled or died has left in the engine. Runs in the worker, also after a SIGKILL."""
     name = load_spec(flow_run.parameters["spec"]).name
-    engine = DockerRuntime.model_validate(flow_run.parameters["engine"])
+    engine = flow.validate_parameters(flow_run.parameters)["engine"]
     log.info("%s: removed %s", state.name, engine.reap(run=run_id_of(name, str(flow_run.id))))
 
 
@@ -109,11 +112,15 @@ def batch_change(
     )
     artifacts.check()
     run_id = run_id_of(change.name, str(runtime.flow_run.id))
-    with BatchRun(run_id, spec, change, options, around) as run:
-        find_workspaces(run)
-        run.begin()
-        run.run_workspaces(lambda number: run_workspace(run, number))
-        manifest = finish(run)
+    try:
+        with BatchRun(run_id, spec, change, options, around) as run, watched(UUID(runtime.flow_run.id), run.cancel):
+            find_workspaces(run)
+            run.begin()
+            run.run_workspaces(lambda number: run_workspace(run, number))
+            manifest = finish(run)
+    except (KeyboardInterrupt, Stopped):  # by Ctrl-C, by the dashboard: Prefect would call that a crash, or a failure
+        progress.observer.get()(progress.RunStopped())
+        return Cancelled(message="The run was stopped; run it again, and no finished step is repeated.")
     progress.observer.get()(progress.RunEnded(manifest))
     summaries.publish(manifest, run.ledger)
     return _final_state(manifest)

@@ -41,6 +41,9 @@ BLOCK_TYPES: tuple[type[Block], ...] = (
 
 Done = Literal["created", "updated", "kept"]
 
+_GONE = "gone"
+"""Instead of the type of a block that was deleted."""
+
 
 class BlockDiffers(PermanentError):
     """A block of the name that was asked for is there already, with other settings."""
@@ -142,29 +145,39 @@ def register(client: SyncPrefectClient, plan: Plan) -> Iterator[Entry]:
         yield _make_automation(client, automation)
 
 
-def form(flow: Flow[..., Any]) -> dict[str, Any]:
+def form(flow: Flow[..., Any], leading: Mapping[str, str]) -> dict[str, Any]:
     """The JSON schema of a flow's parameters, for the dashboard's form and for Prefect's validation.
 
+    ``leading``: for a parameter that takes one of several block types, the slug of the type to offer first. The form
+    shows the first one, empty, also if the parameter points to a block of another type.
+
     Prefect takes for a block either its fields or a reference, and refuses what could be both: of a block type that
-    needs no field, no reference would ever do. So the form asks for one field where fields are given.
+    needs no field, no reference would ever do. So the schema asks for one field where fields are given.
     """
     schema = parameter_schema(flow).model_dump_for_openapi()
-    for definition in schema.get("definitions", {}).values():
-        if "block_type_slug" in definition and not definition.get("required"):
-            definition["required"] = list(definition["properties"])[:1]
+    slugs: dict[str, str] = {}
+    for name, definition in schema.get("definitions", {}).items():
+        if "block_type_slug" in definition:
+            slugs[f"#/definitions/{name}"] = definition["block_type_slug"]
+            definition["required"] = definition.get("required") or list(definition["properties"])[:1]
+    for name, slug in leading.items():
+        parameter = schema["properties"][name]
+        if kinds := parameter.get("anyOf"):
+            first = [kind for kind in kinds if slugs.get(kind.get("$ref", "")) == slug]
+            parameter["anyOf"] = [*first, *(kind for kind in kinds if kind not in first)]
     return schema
 
 
 class _Registration:
-    """One deployment, on its way to a server. ``defaults``: parameter values of all deployments."""
+    """One deployment, on its way to a server. ``defaults``: parameter values for all deployments that take them."""
 
     def __init__(
         self, client: SyncPrefectClient, deployment: Deployment, defaults: Mapping[str, Any], insisted: set[str]
     ) -> None:
         self._client, self._deployment = client, deployment
         self._flow: Flow[..., Any] = load_flow_from_entrypoint(deployment.entrypoint, use_placeholder_flow=False)
-        self._schema = form(self._flow)
-        self._defaults = {name: value for name, value in defaults.items() if name in self._schema["properties"]}
+        taken = parameter_schema(self._flow).properties
+        self._defaults = {name: value for name, value in defaults.items() if name in taken}
         self._insisted = {name: value for name, value in self._defaults.items() if name in insisted}
 
     def register(self) -> Entry:
@@ -186,36 +199,38 @@ class _Registration:
             schedules=deployment.schedules,
             concurrency_limit=limit.limit if limit else None,
             concurrency_options=ConcurrencyOptions(**limit.model_dump(exclude={"limit"})) if limit else None,
-            parameters=self._defaults,
             enforce_parameter_schema=True,
-            **self._from_code(),
+            **self._from_code(self._defaults),
         )
 
     def _update(self, known: DeploymentResponse) -> Done:
-        kept = {name: value for name, value in known.parameters.items() if not self._is_dangling(value)}
-        wanted = {**self._from_code(), "parameters": {**self._defaults, **kept, **self._insisted}}
+        """Keep the parameters that people chose, but not those that point to a block which is gone."""
+        kept = {name: value for name, value in known.parameters.items() if self._block_type(value) != _GONE}
+        wanted = self._from_code({**self._defaults, **kept, **self._insisted})
         if all(getattr(known, name) == value for name, value in wanted.items()):
             return "kept"
         self._client.update_deployment(known.id, DeploymentUpdate(**wanted))
         return "updated"
 
-    def _from_code(self) -> dict[str, Any]:
+    def _from_code(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        block_types = {name: self._block_type(value) for name, value in parameters.items()}
         return {
             "entrypoint": self._deployment.entrypoint,
             "description": self._deployment.description,
             "version": version("batchwright"),
-            "parameter_openapi_schema": self._schema,
+            "parameters": dict(parameters),
+            "parameter_openapi_schema": form(self._flow, {name: slug for name, slug in block_types.items() if slug}),
         }
 
-    def _is_dangling(self, value: Any) -> bool:
-        """Whether a parameter points to a block that was deleted."""
+    def _block_type(self, value: Any) -> str:
+        """The slug of the type of the block that a parameter points to; "" for other values."""
         if not (isinstance(value, dict) and "$ref" in value):
-            return False
+            return ""
         try:
-            self._client.read_block_document(value["$ref"]["block_document_id"])
+            document = self._client.read_block_document(value["$ref"]["block_document_id"])
         except ObjectNotFound:
-            return True
-        return False
+            return _GONE
+        return document.block_type.slug if document.block_type else ""
 
 
 def _register_block_type(client: SyncPrefectClient, block_type: type[Block]) -> Entry:

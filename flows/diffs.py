@@ -31,7 +31,7 @@ from flows.gitcommand import GitFailed, ObjectReader, TreeEntry, git
 from flows.gitindex import IndexEntry
 from flows.layers import Entry, State, hides_base
 from flows.removal import remove_tree
-from flows.trees import BaseTree, is_folder
+from flows.trees import BaseTree, is_folder, write_tree
 from flows.untrusted import Folder, LayerRefused, above, join, split
 
 _RULES = (b".gitignore", b".gitattributes")
@@ -112,8 +112,7 @@ class DiffCollector:
         work_tree.mkdir(parents=True)
         base = _base_side(self._base_tree(), changed, self._checkout)
         _link(changed, work_tree, [path for path, entry in base.items() if entry.mode == _SUBMODULE])
-        index.write_bytes(gitindex.written(base.values()))
-        tree = git(["write-tree", "--missing-ok"], git_dir=git_dir, index=index).decode().strip()
+        tree = write_tree(base.values(), git_dir)
         index.write_bytes(gitindex.written(_tracked(base, changed, before)))
 
         def run(*args: str) -> None:
@@ -124,6 +123,14 @@ class DiffCollector:
         except GitFailed as error:
             raise _refusal(error) from error
         run("diff", "--cached", *_DIFF_OPTIONS, f"--output={out}", tree)
+
+    def _objects(self) -> Path:
+        """The git directory that keeps what is written for this workspace's diffs."""
+        if self._git_dir is None:
+            remove_tree(self._scratch)  # half of one, made when the disk was full
+            _make_git_dir(self._scratch / "git", self._checkout.git_dir)
+            self._git_dir = self._scratch / "git"
+        return self._git_dir
 
     def _base_tree(self) -> BaseTree:
         if self._reader is None or self._tree is None:
@@ -152,11 +159,10 @@ def _base_side(tree: BaseTree, changed: Mapping[bytes, Entry], checkout: Checkou
     for path, entry in changed.items():
         folders.update(above(path))
         for at, base in _base_entries(tree, path, entry):
-            # Outside a sparse checkout nothing can have been deleted, only be in the way of something new.
-            in_the_way = at != path or entry.kind == "folder"
-            side[at] = _index_entry(at, base, skip_worktree=in_the_way and not checkout.holds(at))
+            # Outside a sparse checkout a step deletes nothing, it can only put something in the way.
+            side[at] = _index_entry(at, base, skip_worktree=at != path and not checkout.holds(at))
     for at, base in _rules(tree, folders):
-        if at not in side and checkout.holds(at):
+        if at not in side:
             side[at] = _index_entry(at, base, skip_worktree=True)
     return side
 

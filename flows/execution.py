@@ -175,7 +175,7 @@ class WorkspaceRun:
         """What step ``index`` would run with now. Raises TemplateError and what the runtime says of the image."""
         bench, workspace = self._setting.bench, self.workspace
         rendered = render(self._setting.spec.steps[index], index, self._context(), self._setting.outside)
-        image = bench.runtime.resolve_image(rendered.image)
+        image = bench.runtime.resolve_image(rendered.image, bench.cancel)
         inputs = StepInputs(
             base_commit=workspace.commit,
             path=workspace.path,

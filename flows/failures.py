@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from blocks.runtime import ImageRefused, ImageUnavailable
+from blocks.runtime import ImageRefused, ImageUnavailable, PullStopped
 from blocks.store import StoreFull
 
-from .batches.errors import PermanentError, TemplateError, TemporaryError
+from .batches.errors import PermanentError, Stopped, TemplateError, TemporaryError
 from .batches.outputs import OutputError
 from .batches.results import Failure
 from .batches.steps import ImageNameError
@@ -24,6 +24,8 @@ def is_temporary(error: BaseException) -> bool:
 
 def failure_of_error(error: BaseException) -> Failure:
     """What a record says about an error that ended a workspace."""
+    if isinstance(error, (Stopped, PullStopped)):
+        return Failure(reason="cancelled", message=str(error))
     if isinstance(error, (ImageRefused, ImageUnavailable, ImageNameError)):
         return Failure(reason="image", message=str(error))
     if isinstance(error, StoreFull) or "no space left on device" in str(error).lower():

@@ -8,10 +8,12 @@ from __future__ import annotations
 import os
 import re
 import signal
+import time
 from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from subprocess import PIPE, Popen, TimeoutExpired
+from threading import Event
 from typing import IO, NamedTuple, cast
 
 # GitPython looks for git when it is imported, and would fail there; ours is the clearer error, when git is needed.
@@ -20,10 +22,12 @@ os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
 from git.cmd import Git
 from git.exc import GitCommandNotFound
 
-from .batches.errors import BatchError, PermanentError, TemporaryError
+from .batches.errors import BatchError, PermanentError, Stopped, TemporaryError
 from .batches.masking import Masker
 
 DEFAULT_TIMEOUT_SECONDS = 600.0
+_TICK_SECONDS = 0.2
+"""How soon a cancel is noticed."""
 
 _CONFIG = Path(__file__).with_name("gitconfig")
 
@@ -127,6 +131,7 @@ def git(
     stdin: bytes = b"",
     umask: int = -1,
     pass_fds: Sequence[int] = (),
+    cancel: Event | None = None,
     timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
     expected: Container[int] = (0,),
 ) -> bytes:
@@ -134,8 +139,10 @@ def git(
 
     ``env`` is added to the hardened environment, and so is ``secrets``, whose values are masked in errors.
     ``umask`` -1 is the process's own. The children inherit ``pass_fds`` (a lock that must outlive us, for example).
-    Exit codes not in ``expected`` raise GitFailed or GitUnavailable.
+    Exit codes not in ``expected`` raise GitFailed or GitUnavailable. ``cancel`` set: git is ended, and Stopped raised.
     """
+    if cancel is not None and cancel.is_set():
+        raise Stopped
     command = _command(args, git_dir, work_tree)
     extra = {**(env or {}), **(secrets or {})}
     if index is not None:
@@ -143,13 +150,10 @@ def git(
     masker = Masker(secrets or {})
     shown = tuple(_scrub(os.fsdecode(arg), masker) for arg in args)
     with _process(command, shown, cwd=cwd, env=extra, umask=umask, pass_fds=pass_fds) as process:
-        try:
-            stdout, stderr = process.communicate(stdin, timeout=timeout_seconds)
-        except TimeoutExpired as error:
-            raise GitUnavailable(shown, None, f"it did not end within {timeout_seconds:g} s") from error
+        stdout, stderr = _outputs(process, shown, stdin, timeout_seconds, cancel)
     if process.returncode not in expected:
         raise _error(shown, process.returncode, _scrub(stderr.decode("utf-8", "replace").strip(), masker))
-    return bytes(stdout)
+    return stdout
 
 
 class ObjectReader:
@@ -261,6 +265,23 @@ def _process(
             if stream is not None:
                 with suppress(BrokenPipeError):
                     stream.close()
+
+
+def _outputs(
+    process: Popen[bytes], shown: tuple[str, ...], stdin: bytes, timeout_seconds: float, cancel: Event | None
+) -> tuple[bytes, bytes]:
+    """All that the command writes. Raises Stopped, and GitUnavailable when the time is over."""
+    deadline = time.monotonic() + timeout_seconds
+    while True:
+        left = max(0.0, deadline - time.monotonic())
+        try:
+            return process.communicate(stdin, timeout=left if cancel is None else min(left, _TICK_SECONDS))
+        except TimeoutExpired as error:
+            if cancel is not None and cancel.is_set():
+                raise Stopped from error
+            if time.monotonic() >= deadline:
+                raise GitUnavailable(shown, None, f"it did not end within {timeout_seconds:g} s") from error
+            stdin = b""  # communicate() has it, and sends the rest
 
 
 def _pipe(stream: IO[bytes] | None) -> IO[bytes]:

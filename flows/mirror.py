@@ -11,6 +11,7 @@ import logging
 import os
 import re
 import threading
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from pathlib import Path
 
 from blocks.sources import DEFAULT_USERNAME, RepositoryLocation
 
-from .batches.errors import PermanentError
+from .batches.errors import PermanentError, Stopped
 from .gitcommand import GitFailed, git
 from .scratch import scratch_folder
 
@@ -27,6 +28,7 @@ log = logging.getLogger(__name__)
 
 NETWORK_TIMEOUT_SECONDS = 1800.0
 _LIST_TIMEOUT_SECONDS = 120.0
+_LOCK_TICK_SECONDS = 0.05
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 # Git asks this helper for a user and a password when, and only when, the host of the address demands them. The helper
@@ -77,9 +79,11 @@ class _References:
 class Mirror:
     """The mirror of one repository in ``folder``. Many processes may use the same one; threads too."""
 
-    def __init__(self, folder: Path, location: RepositoryLocation) -> None:
+    def __init__(self, folder: Path, location: RepositoryLocation, cancel: threading.Event | None = None) -> None:
+        """``cancel`` set: what talks to the repository's server is ended, and raises Stopped."""
         self._folder = folder
         self._location = location
+        self._cancel = cancel
         self._listing = threading.Lock()
 
     @property
@@ -180,7 +184,7 @@ class Mirror:
         patterns = ("HEAD", "refs/heads/*", "refs/tags/*")
         with self._access() as (env, secrets):
             args = ["ls-remote", "--symref", "--", self._location.url, *patterns]
-            listed = git(args, env=env, secrets=secrets, timeout_seconds=_LIST_TIMEOUT_SECONDS)
+            listed = git(args, env=env, secrets=secrets, cancel=self._cancel, timeout_seconds=_LIST_TIMEOUT_SECONDS)
         commits: dict[str, str] = {}
         head = None
         for line in listed.decode("utf-8", "replace").splitlines():
@@ -215,7 +219,10 @@ class Mirror:
     def _locked(self) -> Iterator[int]:
         """Only one process writes. Git's children inherit the lock: a fetch that outlives us keeps others out."""
         with self.git_dir.with_suffix(".lock").open("w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            while not _try_lock(file.fileno()):
+                if self._cancel is not None and self._cancel.is_set():
+                    raise Stopped
+                time.sleep(_LOCK_TICK_SECONDS)
             yield file.fileno()
 
     def _create(self) -> None:
@@ -240,6 +247,7 @@ class Mirror:
                 env=env,
                 secrets=secrets,
                 pass_fds=(lock,),
+                cancel=self._cancel,
                 timeout_seconds=NETWORK_TIMEOUT_SECONDS,
             )
 
@@ -271,6 +279,14 @@ class Mirror:
                 yield {"GIT_SSH_COMMAND": _ssh_command(folder, key, credentials.known_hosts)}, {}
         else:
             yield {}, {}
+
+
+def _try_lock(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _branches(references: _References) -> dict[str, str]:

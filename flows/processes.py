@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -18,6 +19,16 @@ from .batches.errors import TemporaryError
 from .locks import FileLock
 
 _LOG_LINES = 15
+
+# A child of ours would stay a zombie until we end. And no shell: what that starts in the background ignores SIGINT,
+# with which Prefect's worker tells itself to end.
+_LAUNCH = """
+import signal, subprocess, sys
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+with open(sys.argv[1], "wb") as log:
+    streams = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log}
+    print(subprocess.Popen(sys.argv[2:], start_new_session=True, **streams).pid)
+"""
 
 Progress = Callable[[float], None]
 """Called about once a second while we wait, with the seconds waited so far."""
@@ -35,30 +46,27 @@ class Process:
         """Whether it still runs; a later process of the same id is not taken for it."""
         return _birth(self.pid) == self.birth
 
-    def end(self, grace_seconds: float, *, with_children: bool = False) -> None:
-        """Ask it to end, wait, then insist. Each signal is sent only while the process is still ours.
+    def end(self, grace_seconds: float) -> None:
+        """Ask it to end, wait, then insist. Each signal is sent only while the process is still ours."""
+        _end_all([self], grace_seconds)
 
-        ``with_children``: for a process that waits for what it has started; these are asked too.
-        """
-        family = [self, *(_children(self.pid) if with_children and self.is_alive() else ())]
-        for ending in (signal.SIGTERM, signal.SIGKILL):
-            for member in family:
-                if member.is_alive():
-                    os.kill(member.pid, ending)
-            deadline = time.monotonic() + grace_seconds
-            while any(member.is_alive() for member in family):
-                if time.monotonic() > deadline:
-                    break
-                time.sleep(0.05)
+    def end_after_children(self, grace_seconds: float) -> None:
+        """End what it has started, then itself. It is held meanwhile: it starts nothing new, and kills nobody."""
+        if not self.is_alive():
+            return
+        os.kill(self.pid, signal.SIGSTOP)
+        try:
+            _end_all(_children(self.pid), grace_seconds)
+        finally:
+            self.end(grace_seconds)
 
 
 def start(command: Sequence[str], *, folder: Path, environment: Mapping[str, str], log: Path) -> Process:
     """Start a command in ``folder``, in a session of its own, as nobody's child; ``log`` takes what it says."""
     launched = subprocess.run(
-        ("/bin/sh", "-c", '"$@" >"$0" 2>&1 </dev/null & echo $!', str(log), *command),
+        (sys.executable, "-I", "-S", "-c", _LAUNCH, str(log), *command),
         cwd=folder,
         env=environment,
-        start_new_session=True,
         capture_output=True,
         text=True,
         check=True,
@@ -115,6 +123,19 @@ def _birth(pid: int) -> str | None:
     except OSError:
         return None
     return None if state == "Z" else fields[18]
+
+
+def _end_all(family: Sequence[Process], grace_seconds: float) -> None:
+    for ending in (signal.SIGTERM, signal.SIGKILL):
+        for member in family:
+            if member.is_alive():
+                os.kill(member.pid, ending)
+                os.kill(member.pid, signal.SIGCONT)  # one that is held hears nothing
+        deadline = time.monotonic() + grace_seconds
+        while any(member.is_alive() for member in family):
+            if time.monotonic() > deadline:
+                break
+            time.sleep(0.05)
 
 
 def _children(parent: int) -> list[Process]:

@@ -40,7 +40,12 @@ class RunEnded:
     manifest: RunManifest
 
 
-Event = WorkspacesFound | WorkspaceStage | WorkspaceEnded | RunEnded
+@dataclass(frozen=True)
+class RunStopped:
+    """Somebody stopped the run, and nothing of it goes on."""
+
+
+Event = WorkspacesFound | WorkspaceStage | WorkspaceEnded | RunEnded | RunStopped
 Observer = Callable[[Event], None]
 
 

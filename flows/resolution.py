@@ -9,11 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Event
 from typing import TypeVar
 
 from blocks.sources import RepositorySource, SourceError
 
-from .batches.errors import BatchError, PermanentError, ResolutionError, TemporaryError
+from .batches.errors import BatchError, PermanentError, ResolutionError, Stopped, TemporaryError
 from .batches.glob import GlobError, compile_glob
 from .batches.query import parse_query
 from .batches.spec import BatchSpec, OnQuery, OnRepository
@@ -58,13 +59,16 @@ def resolve(
     allow_ignored: bool = False,
     only: str = "*",
     jobs: int = 8,
+    cancel: Event | None = None,
 ) -> Resolution:
     """Find the workspaces of a spec; none at all is a valid answer. ``only``: a glob on repository names.
 
-    Raises ResolutionError with everything that is wrong, TemplateError, or TemporaryError if trying again may help.
+    Raises ResolutionError with everything that is wrong, TemplateError, or TemporaryError if trying again may help;
+    Stopped soon after ``cancel`` is set, which whatever interrupts this (Ctrl-C) does too.
     """
-    with ThreadPoolExecutor(max_workers=max(1, jobs)) as pool:
-        resolver = _Resolver(source, mirrors_folder, only, pool, jobs)
+    cancel = cancel or Event()
+    with ThreadPoolExecutor(max_workers=max(1, jobs)) as pool, _set_when_interrupted(cancel):
+        resolver = _Resolver(source, mirrors_folder, only, pool, jobs, cancel)
         revisions = merge_rules(resolver.rules(spec))
         resolver.fetch(revisions)
         ignored = resolver.ignored(revisions)
@@ -89,7 +93,13 @@ class _Resolver:
     """The repositories of a source and their mirrors, during one resolution."""
 
     def __init__(
-        self, source: RepositorySource, mirrors_folder: Path, only: str, pool: ThreadPoolExecutor, jobs: int
+        self,
+        source: RepositorySource,
+        mirrors_folder: Path,
+        only: str,
+        pool: ThreadPoolExecutor,
+        jobs: int,
+        cancel: Event,
     ) -> None:
         try:
             locations = source.locations()
@@ -99,7 +109,7 @@ class _Resolver:
             self._only = compile_glob(only)
         except GlobError as error:
             raise ResolutionError((f"{only!r} is no glob for names of repositories: {error}",)) from error
-        self._mirrors = {name: Mirror(mirrors_folder, location) for name, location in locations.items()}
+        self._mirrors = {name: Mirror(mirrors_folder, location, cancel) for name, location in locations.items()}
         self._pool, self._jobs = pool, jobs
         self.skipped: dict[str, str] = {}
 
@@ -222,6 +232,8 @@ class _Faults:
         except ResolutionError as error:
             for reason in error.reasons:
                 self.add(f"{where}{reason}", temporary=False)
+        except Stopped:
+            raise
         except BatchError as error:
             self.add(f"{where}{error}", temporary=isinstance(error, TemporaryError))
 
@@ -231,6 +243,17 @@ class _Faults:
             raise TemporaryError("\n".join(self._texts))
         if self._texts:
             raise ResolutionError(tuple(self._texts))
+
+
+@contextmanager
+def _set_when_interrupted(cancel: Event) -> Iterator[None]:
+    """An interrupt reaches the main thread alone: the others are told, or we would wait for the slowest server."""
+    try:
+        yield
+    except BaseException as error:
+        if not isinstance(error, Exception):
+            cancel.set()
+        raise
 
 
 def _title(entry: OnQuery | OnRepository) -> str:

@@ -124,6 +124,7 @@ class BatchRun:
             allow_ignored=self.options.allow_ignored,
             only=self.options.only,
             jobs=self.options.workspaces_at_once,
+            cancel=self.cancel,
         )
         if not (self.resolution.workspaces or self.spec.import_changesets):
             raise ResolutionError((self._why_nothing_is_found(),))
@@ -341,7 +342,7 @@ class BatchRun:
             diff=last.diff if last and last.diff and last.diff.size_bytes else None,
             diffstat=last.diffstat if last else DiffStat(),
             step_counts=StepCounts(
-                executed=sum(step.how in ("executed", "failed") for step in steps),
+                executed=sum(result.exit is not None and result.index not in ended.cached for result in ended.results),
                 cached=sum(step.how == "cached" for step in steps),
                 skipped=sum(step.how == "skipped" for step in steps),
             ),

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from .batches.errors import BatchError
+from .batches.errors import BatchError, Stopped
 from .batches.query import (
     Query,
     QueryError,
@@ -61,7 +61,7 @@ def answer(query: Query, mirrors: Iterable[Mirror], *, jobs: int) -> Answer:
     for name, future in found:
         try:
             match = future.result()
-        except QueryError:
+        except (QueryError, Stopped):
             raise
         except NoDefaultBranch as error:
             skipped[name] = error.reason

@@ -1,10 +1,14 @@
-"""The tree of a base commit, read folder by folder, only where somebody asks."""
+"""Git trees: that of a base commit, read folder by folder where somebody asks; and small ones of our own, written."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import hashlib
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 
 from flows.gitcommand import ObjectReader, TreeEntry, entries
+from flows.gitindex import IndexEntry
 from flows.untrusted import above, join, split
 
 _FOLDER = b"40000"
@@ -67,3 +71,33 @@ def is_folder(entry: TreeEntry) -> bool:
 
 def is_submodule(entry: TreeEntry) -> bool:
     return entry.mode == _SUBMODULE
+
+
+def write_tree(paths: Iterable[IndexEntry], git_dir: Path) -> str:
+    """Write the trees that hold just these paths, and return the id of the top one.
+
+    What ``git write-tree --missing-ok`` does, without a process for it.
+    """
+    inside: dict[bytes, list[tuple[bytes, bytes]]] = {b"": []}
+    for path, mode, oid, _ in paths:
+        for folder in above(path):
+            inside.setdefault(folder, [])
+        folder, name = split(path)
+        inside[folder].append((name, b"%o %s\0" % (mode, name) + bytes.fromhex(oid)))
+    top = b""
+    for folder in sorted(inside, key=lambda path: (path != b"", path.count(b"/")), reverse=True):
+        content = b"".join(record for _, record in sorted(inside[folder]))
+        top = _write_object(b"tree %d\0" % len(content) + content, git_dir)
+        if folder:
+            holder, name = split(folder)
+            inside[holder].append((name + b"/", b"40000 %s\0" % name + top))  # git sorts folders as if they ended so
+    return top.hex()
+
+
+def _write_object(raw: bytes, git_dir: Path) -> bytes:
+    digest = hashlib.sha1(raw)
+    name = digest.hexdigest()
+    folder = git_dir / "objects" / name[:2]
+    folder.mkdir(exist_ok=True)
+    (folder / name[2:]).write_bytes(zlib.compress(raw, 1))
+    return digest.digest()

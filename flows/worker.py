@@ -104,8 +104,8 @@ def stop(home: Path) -> bool:
 
 
 def _end(record: _Record) -> None:
-    # A worker that is asked to end takes no new flow runs, but waits for those that run, for hours if need be.
-    record.process.end(STOP_SECONDS, with_children=True)
+    # A worker that is asked to end kills its flow runs at once: their containers would stay, their states be Running.
+    record.process.end_after_children(STOP_SECONDS)
 
 
 def _start(folder: Path, environment: Mapping[str, str], pool: str, limit: int) -> _Record:

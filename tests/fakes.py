@@ -32,7 +32,7 @@ class FakeRuntime:
         self.rooms = 0
         self.reaped = 0
 
-    def resolve_image(self, reference: str) -> Image:
+    def resolve_image(self, reference: str, cancel: Event | None = None) -> Image:
         self.images[reference] += 1
         if "missing" in reference:
             raise ImageRefused(f"image {reference!r} does not exist")

@@ -8,10 +8,11 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import docker
@@ -23,6 +24,8 @@ from tests.images import ensure_busybox
 
 SPECS = Path(__file__).parent / "specs"
 COMMAND = Path(sys.executable).with_name("batchwright")
+NOTHING: Mapping[str, str] = MappingProxyType({})
+COMMAND_SECONDS = 120
 RECORD_SECONDS = 15
 """Prefect's task runs come in late."""
 
@@ -66,24 +69,32 @@ class Installation:
     def repositories(self) -> Path:
         return self.folder / "repositories"
 
-    def command(self, *arguments: object, stdin: bytes = b"", seconds: float = 120, **environment: str) -> Done:
-        """Run `batchwright` with these arguments, in an empty folder."""
+    def command(
+        self,
+        *arguments: object,
+        stdin: bytes = b"",
+        environment: Mapping[str, str] = NOTHING,
+        wrapped_by: Sequence[str] = (),
+    ) -> Done:
+        """Run `batchwright` with these arguments, in an empty folder; ``wrapped_by`` a program that starts it."""
         here = self.folder / "here"
         here.mkdir(exist_ok=True)
         done = subprocess.run(
-            [COMMAND, *map(str, arguments)],
+            [*wrapped_by, COMMAND, *map(str, arguments)],
             cwd=here,
             env={**_clean(os.environ), "HOME": str(here), "BATCHWRIGHT_HOME": str(self.home), **environment},
             input=stdin,
             capture_output=True,
-            timeout=seconds,
+            timeout=COMMAND_SECONDS,
             check=False,
         )
         return Done(done.returncode, done.stdout, done.stderr.decode())
 
-    def run_demo(self, name: str, *arguments: object, **environment: str) -> Done:
+    def run_demo(self, name: str, *arguments: object, environment: Mapping[str, str] = NOTHING) -> Done:
         """`batchwright run` for one of tests/specs on the demo's repositories."""
-        return self.command("run", SPECS / name, "--repositories", self.repositories, *arguments, **environment)
+        return self.command(
+            "run", SPECS / name, "--repositories", self.repositories, *arguments, environment=environment
+        )
 
     def runs(self) -> set[str]:
         """The runs that the store has."""

@@ -17,8 +17,10 @@ from blocks.docker_runtime import DockerRuntime
 from blocks.runtime import RuntimeTrouble
 from blocks.store import StoreTrouble
 from flows.batches.errors import BatchError
+from flows.batches.loading import load_spec
 from flows.batches.results import StepResult
 from flows.execution import WorkspaceRun
+from flows.staging import StagedMount, stage_mounts
 from flows.step_cache import stored
 from infra.images import BUSYBOX
 from tests.gitrepos import run_git
@@ -76,9 +78,22 @@ class Host(AbstractContextManager["Host"]):
             run.close()
         return run
 
+    def limit(self, **settings: object) -> None:
+        """Let the runtime have other settings in the next runs, until ``unlimit``."""
+        self.bench.runtime = self.runtime.model_copy(update=settings)
+
+    def unlimit(self) -> None:
+        """Back to the runtime's own settings."""
+        self.bench.runtime = self.runtime
+
     def spec(self, *steps: str | Mapping[str, object], image: str = BUSYBOX) -> str:
         """A batch spec of these steps."""
         return _spec(*steps, image=image)
+
+    def staged(self, folders: Mapping[str, Path]) -> dict[str, StagedMount]:
+        """Copies of these folders, to be mounted by the names they have here."""
+        spec = load_spec(_spec({"run": "x", "mount": [{"path": name, "mountpoint": "/x"} for name in folders]}))
+        return stage_mounts(spec, folders, self.bench.home / "mounts")
 
     def output(self, result: StepResult) -> bytes:
         """The standard output of a step."""

@@ -14,7 +14,6 @@ from typing import Any
 import docker
 import pytest
 from prefect.client.schemas.objects import State
-from prefect.context import _temporary_global_settings_context, get_settings_context
 from prefect.events.worker import EventsWorker
 from prefect.logging.handlers import APILogWorker
 from prefect.settings import PREFECT_API_URL, temporary_settings
@@ -28,7 +27,7 @@ from flows.batch_change import batch_change
 from flows.batches.loading import load_spec
 from flows.batches.results import RunManifest
 from flows.ledger import Ledger
-from flows.runs import Options, run_id_of
+from flows.runs import run_id_of
 from flows.server import LocalServer
 from infra.demo_repositories import make_repositories
 from tests.gitrepos import run_git
@@ -104,10 +103,7 @@ class Place:
 
 @pytest.fixture(scope="module")
 def place(installation: Installation, prefect_server: LocalServer) -> Iterator[Place]:
-    with (
-        temporary_settings({PREFECT_API_URL: prefect_server.api_url}),
-        _temporary_global_settings_context(get_settings_context()),
-    ):
+    with temporary_settings({PREFECT_API_URL: prefect_server.api_url}):
         yield Place(installation, Api(prefect_server.api_url))
         APILogWorker.instance().drain()
         EventsWorker.drain_all()
@@ -362,8 +358,10 @@ def test_from_nothing_to_patches(place: Place, prefect_server: LocalServer, tmp_
     make_repositories(newcomer.repositories)
     out = tmp_path / "out"
 
-    first = newcomer.run_demo("demo.yaml", "--out", out, PREFECT_API_URL=prefect_server.api_url)
-    second = newcomer.run_demo("demo.yaml", "--json", PREFECT_API_URL=prefect_server.api_url)
+    configured = {"PREFECT_API_URL": prefect_server.api_url}
+
+    first = newcomer.run_demo("demo.yaml", "--out", out, environment=configured)
+    second = newcomer.run_demo("demo.yaml", "--json", environment=configured)
 
     assert (first.code, second.code) == (0, 0), first.stderr + second.stderr
     assert "5 of 5 workspaces completed; steps: 7 run, 0 cached, 3 skipped" in first.stdout.decode()

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from base64 import b64decode
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
 from flows.server import LocalServer
 from tests.gitrepos import run_git
-from tests.harness import SPECS, Done, Installation
+from tests.harness import NOTHING, SPECS, Done, Installation
 from tests.s3server import Key, S3Server
 
 BUSYBOX = "batchwright/busybox:1"
@@ -108,7 +109,7 @@ class TestValidate:
         assert "Is a directory" in errors[2]
 
     def test_what_takes_seconds_to_import_is_left_alone(self, installation: Installation) -> None:
-        done = installation.command("validate", SPECS / "demo.yaml", PYTHONPROFILEIMPORTTIME="1")
+        done = installation.command("validate", SPECS / "demo.yaml", environment={"PYTHONPROFILEIMPORTTIME": "1"})
 
         imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
         assert "flows.cli" in imported
@@ -274,7 +275,7 @@ class TestRun:
     def test_a_missing_image_fails_each_workspace_and_is_told_once(
         self, installation: Installation, prefect_server: LocalServer, spec: Path
     ) -> None:
-        image = "127.0.0.1:9/no/such:1"
+        image = "No:Image:1"
         spec.write_text(spec_of(image=image, on="repositoriesMatchingQuery: 'repo:(shop|billing)$'"))
 
         done = installation.command("run", spec, "--repositories", installation.repositories)
@@ -283,7 +284,7 @@ class TestRun:
         assert done.code == 1
         assert "Traceback" not in done.stderr
         assert f"{BILLING}, {SHOP}\n" in text
-        assert text.count(image) == 1
+        assert text.count("well-formed image reference") == 1
 
 
 @pytest.mark.docker
@@ -366,7 +367,10 @@ class TestDoctor:
         (tmp_path / "file").touch()
 
         done = installation.command(
-            "doctor", "--store", tmp_path / "file", DOCKER_HOST="unix:///nonexistent", PATH="/nowhere"
+            "doctor",
+            "--store",
+            tmp_path / "file",
+            environment={"DOCKER_HOST": "unix:///nonexistent", "PATH": "/nowhere"},
         )
 
         marks = [line.split()[:2] for line in done.stdout.decode().splitlines()]
@@ -379,7 +383,12 @@ class TestBadInput:
     """One clear message, the right exit code, and nothing half-written."""
 
     def refused(
-        self, installation: Installation, text: str, spec: Path, *arguments: object, **environment: str
+        self,
+        installation: Installation,
+        text: str,
+        spec: Path,
+        *arguments: object,
+        environment: Mapping[str, str] = NOTHING,
     ) -> tuple[int, str]:
         """The exit code and the one error of a run that must not begin."""
         spec.write_text(text)
@@ -387,7 +396,7 @@ class TestBadInput:
         out = spec.parent / "out"
         given = ("--repositories", installation.repositories, "--out", out, *arguments)
 
-        done = installation.command("run", spec, *given, **environment)
+        done = installation.command("run", spec, *given, environment=environment)
 
         assert done.stdout == b""
         assert installation.runs() == before
@@ -430,7 +439,9 @@ class TestBadInput:
         assert not installation.home.exists()
 
     def test_a_configured_prefect_server_that_is_gone_is_told(self, installation: Installation, spec: Path) -> None:
-        code, error = self.refused(installation, spec_of(), spec, PREFECT_API_URL="http://127.0.0.1:9/api")
+        code, error = self.refused(
+            installation, spec_of(), spec, environment={"PREFECT_API_URL": "http://127.0.0.1:9/api"}
+        )
 
         assert code == 1
         assert "http://127.0.0.1:9/api does not answer" in error
@@ -464,10 +475,31 @@ class TestBadInput:
     def test_an_engine_that_does_not_answer(
         self, installation: Installation, prefect_server: LocalServer, spec: Path
     ) -> None:
-        code, error = self.refused(installation, spec_of(), spec, DOCKER_HOST="unix:///nonexistent")
+        code, error = self.refused(installation, spec_of(), spec, environment={"DOCKER_HOST": "unix:///nonexistent"})
 
         assert code == 1
         assert "the container engine at unix:///nonexistent does not answer" in error
+
+    @pytest.mark.flow
+    def test_a_store_without_room(self, installation: Installation, prefect_server: LocalServer, spec: Path) -> None:
+        spec.write_text(spec_of())
+        given = ("--repositories", installation.repositories, "--store", spec.parent / "store")
+
+        done = installation.command("run", spec, *given, wrapped_by=("prlimit", "--fsize=0"))
+
+        assert (done.code, done.stdout) == (1, b"")
+        assert "no room left" in done.error
+        assert not (spec.parent / "store/runs").exists()
+
+    @pytest.mark.parametrize("command", ["run", "resolve"])
+    def test_a_state_folder_that_cannot_be_written(self, installation: Installation, spec: Path, command: str) -> None:
+        spec.write_text(spec_of())
+        given = ("--repositories", installation.repositories)
+
+        done = installation.command(command, spec, *given, environment={"BATCHWRIGHT_HOME": "/dev/null/home"})
+
+        assert (done.code, done.stdout) == (1, b"")
+        assert "Not a directory: '/dev/null/home/" in done.error
 
     @pytest.mark.s3
     @pytest.mark.flow
@@ -493,9 +525,11 @@ class TestBadInput:
             spec,
             "--store",
             f"s3://{bucket}/prefix",
-            AWS_ENDPOINT_URL=s3_server.endpoint_url,
-            AWS_ACCESS_KEY_ID=key.access_key_id,
-            AWS_SECRET_ACCESS_KEY=key.secret_access_key,
+            environment={
+                "AWS_ENDPOINT_URL": s3_server.endpoint_url,
+                "AWS_ACCESS_KEY_ID": key.access_key_id,
+                "AWS_SECRET_ACCESS_KEY": key.secret_access_key,
+            },
         )
 
         assert code == 2

@@ -77,13 +77,23 @@ def test_the_diff_is_that_of_git_in_a_full_checkout(kind, base: list[Edit], step
     check(kind, base, steps)
 
 
-def check(kind: type[Compared | Overlaid], base: Sequence[Edit], steps: Sequence[Sequence[Edit]]) -> None:
+@pytest.mark.parametrize("kind", WORKSPACES)
+@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+@given(base=st.lists(base_edits, max_size=12), steps=st.lists(st.lists(edits, max_size=6), min_size=1, max_size=1))
+def test_what_a_sparse_checkout_leaves_out_is_not_deleted(kind, base: list[Edit], steps: Sequence[list[Edit]]):
+    check(kind, [*base, Edit("write", b"dir/a/file", b"x\n")], steps, sparse_path="dir/a")
+
+
+def check(
+    kind: type[Compared | Overlaid], base: Sequence[Edit], steps: Sequence[Sequence[Edit]], *, sparse_path: str = ""
+) -> None:
     """Compare after every step, with one index that goes through all steps as upstream's does.
 
     Not after a later step changed attributes: upstream keeps what the earlier ones added as it was added then, and
     ours is the diff of one `git add`.
     """
-    with checked_out(base_files(base)) as (checkout, folder), DiffCollector(checkout, folder / "scratch") as differ:
+    files = base_files(base)
+    with checked_out(files, sparse_path=sparse_path) as (checkout, folder), DiffCollector(checkout, folder / "scratch") as differ:
         workspace, full = kind(checkout.tree, folder / "workspace"), FullCheckout(checkout, folder)
         state, before, attributes = State(checkout.tree), b"", None
         for step in steps:

@@ -10,6 +10,7 @@ from blocks.runtime import ContainerRefused, Exit, Image, ImageRefused, ImageUna
 from blocks.store import ArtifactCorrupt, StoreFull, StoreRefused, StoreUnavailable
 from flows.batches.errors import ChangesetError, PermanentError, TemplateError, TemporaryError
 from flows.batches.outputs import OutputError
+from flows.batches.results import Failure
 from flows.batches.steps import ImageNameError, RenderedStep
 from flows.failures import TAIL_BYTES, failure_of_error, failure_of_exit, go_duration, is_temporary, secret_failure
 from flows.step_runs import Plan, Ran
@@ -66,13 +67,22 @@ def spool(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def told(spool: Path, exit: Exit, *, script: str = "make", stdout: bytes = b"", stderr: bytes = b"", **limit: object):  # type: ignore[no-untyped-def]
+def told(
+    spool: Path,
+    exit: Exit,
+    *,
+    script: str = "make",
+    stdout: bytes = b"",
+    stderr: bytes = b"",
+    limit_seconds: float | None = None,
+    whole: bool = False,
+) -> Failure:
     (spool / "stdout").write_bytes(stdout)
     (spool / "stderr").write_bytes(stderr)
     rendered = RenderedStep(0, "alpine:3", script, {}, frozenset(), {}, ())
     plan = Plan(rendered, Image("alpine:3", "id", "digest", "/bin/sh"), "key", "/work", {}, {})
     ran = Ran(exit, spool / "stdout", spool / "stderr")
-    return failure_of_exit(ran, plan, **{"limit_seconds": None, "whole": False, **limit})
+    return failure_of_exit(ran, plan, limit_seconds=limit_seconds, whole=whole)
 
 
 def test_a_failed_step_shows_its_script_image_and_output(spool: Path) -> None:
@@ -104,30 +114,36 @@ def test_of_long_output_only_the_end_is_shown(spool: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("exit", "limit", "reason", "end"),
+    ("exit", "limit_seconds", "reason", "end"),
     [
         (
             Exit(137, timed_out=True),
-            {"limit_seconds": 90},
+            90,
             "timed_out",
             "by this step. Execution took longer than 1m30s.",
         ),
         (
             Exit(137, timed_out=True),
-            {"limit_seconds": 0.1, "whole": True},
+            0.1,
             "timed_out",
-            "Timeout reached. Execution took longer than 100ms.",
+            "Timeout reached by this step. Execution took longer than 100ms.",
         ),
-        (Exit(137, oom_killed=True), {}, "out_of_memory", "(exit code 137); raise the memory limit."),
-        (Exit(137), {}, "step_failed", "exit code 137."),
-        (Exit(137, cancelled=True, timed_out=True), {}, "cancelled", "the step's container was stopped and removed."),
+        (Exit(137, oom_killed=True), None, "out_of_memory", "(exit code 137); raise the memory limit."),
+        (Exit(137), None, "step_failed", "exit code 137."),
+        (Exit(137, cancelled=True, timed_out=True), None, "cancelled", "the step's container was stopped and removed."),
     ],
 )
-def test_ends_are_told_apart(spool: Path, exit: Exit, limit: dict[str, object], reason: str, end: str) -> None:
-    failure = told(spool, exit, **limit)
+def test_ends_are_told_apart(spool: Path, exit: Exit, limit_seconds: float | None, reason: str, end: str) -> None:
+    failure = told(spool, exit, limit_seconds=limit_seconds)
 
     assert failure.reason == reason
     assert failure.message.endswith(end)
+
+
+def test_a_limit_of_the_workspace_is_not_said_to_be_the_steps(spool: Path) -> None:
+    failure = told(spool, Exit(137, timed_out=True), limit_seconds=60, whole=True)
+
+    assert failure.message.endswith("\nTimeout reached. Execution took longer than 1m0s.")
 
 
 def test_a_secret_is_named_and_not_shown() -> None:

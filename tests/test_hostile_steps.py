@@ -49,6 +49,7 @@ def machine(mode: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hos
 @pytest.fixture
 def host(machine: Host) -> Iterator[Host]:
     yield machine
+    machine.unlimit()
     machine.check_unharmed()
 
 
@@ -448,7 +449,7 @@ def test_the_diff_is_the_one_that_git_makes_of_a_full_checkout(host: Host, tmp_p
     assert host.diff(run.results[0]) == wanted
     assert host.diff(run.results[1]) == wanted
     assert host.output(run.results[1]) == b"x\ny\nlog\nz\nempty/deeper\n"
-    assert run.results[0].changes.renamed == ("src/renamed.txt",)
+    assert "src/renamed.txt" in run.results[0].changes.renamed
 
 
 def test_a_workspace_may_be_emptied_and_filled_again(host: Host) -> None:
@@ -483,3 +484,210 @@ def test_fifty_thousand_files_are_complete_in_bounded_time_and_memory(host: Host
     assert time.monotonic() - began < 60
     assert memory.grown_bytes < 300 * _MEGABYTE
     assert len(run.results[0].changes.added) == 50_000
+
+
+# Files and mounts
+
+
+def test_what_is_shown_below_the_workspace_leaves_no_trace(host: Host, tmp_path: Path) -> None:
+    """Whatever the step does with it: list, copy, link, add to git. Copies are the step's own files."""
+    folder = tmp_path / "tools"
+    (folder / "sub").mkdir(parents=True)
+    (folder / "sub/tool").write_bytes(b"#!/bin/sh\necho ran\n\0\377")
+    (folder / "sub/tool").chmod(0o755)
+    step = {
+        "run": "ls -R > /dev/null; tools/sub/tool; cat note README.md deep/er/note > copies; cp -r tools own; git add -A;"
+        " ln note linked 2> /dev/null; mv note gone 2> /dev/null; git stash -q 2> /dev/null; echo hidden > README.md;"
+        " rm -rf src/main.py; true",
+        "files": {"/work/note": "note\n", "/work/README.md": "other\n", "/work/deep/er/note": "deep\n"},
+        "mount": [{"path": "tools", "mountpoint": "/work/tools"}, {"path": "tools", "mountpoint": "/work/src"}],
+    }
+    mounts = host.staged({"tools": folder})
+
+    run = host.run(step, "find . -name .git -prune -o -type f -print | sort; cat README.md", image=DEBIAN, mounts=mounts)
+
+    assert run.failure is None
+    changes = host.changes(run.results[1])
+    assert changes.pop("own/sub/tool") == ("executable", b"#!/bin/sh\necho ran\n\0\377")
+    assert changes.pop("copies") == b"note\nother\ndeep\n"
+    assert changes.keys() <= {"linked", "gone"}  # where files are copied in, the step may copy them on
+    listed = host.output(run.results[1]).decode().split("\n")
+    assert "./src/old.py" in listed
+    assert not {"./note", "./deep/er/note", "./tools/sub/tool", "./src/sub/tool"} & set(listed)
+    assert listed[-2] == "hello"
+
+
+def test_mounts_may_be_nested(host: Host, tmp_path: Path) -> None:
+    """In any order, in the workspace and beside it."""
+    for name in ("outer", "inner"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / name).write_text(f"{name}\n")
+    (tmp_path / "outer/sub").mkdir()
+    (tmp_path / "outer/sub/hidden").write_text("hidden\n")
+    mounts = [
+        {"path": path, "mountpoint": f"{place}{target}"}
+        for place in ("/work/tools", "/opt/tools")
+        for path, target in (("inner", "/new/inner"), ("inner", "/sub"), ("outer", ""))
+    ]
+
+    run = host.run(
+        {"run": "cat {/work,/opt}/tools/{outer,new/inner/inner,sub/inner}; ls /opt/tools/sub; cat /opt/tools/file",
+         "mount": mounts, "files": {"/opt/tools/file": "file\n"}},
+        image=DEBIAN,
+        mounts=host.staged({"outer": tmp_path / "outer", "inner": tmp_path / "inner"}),
+    )  # fmt: skip
+
+    assert run.failure is None, run.failure
+    assert host.output(run.results[0]) == b"outer\ninner\ninner\n" * 2 + b"inner\nfile\n"
+    assert host.changes(run.results[0]) == {}
+
+
+# Limits
+
+
+def test_a_fork_bomb_ends(host: Host) -> None:
+    host.limit(pids_limit=64)
+    bomb = "bomb() { bomb | bomb & }; bomb 2> /dev/null; "
+
+    left_alone = host.run(bomb + "sleep 1; echo survived")
+    endless = host.run(bomb + "sleep 60", limits=Limits(step_seconds=2))
+
+    assert left_alone.failure is None or left_alone.failure.reason == "step_failed"
+    assert endless.failure is not None
+    assert endless.failure.reason == "timed_out"
+
+
+def test_a_step_that_ignores_every_signal_is_ended(host: Host) -> None:
+    host.limit(stop_grace_seconds=1)
+    began = time.monotonic()
+    deaf = "for s in $(seq 64); do trap '' $s 2> /dev/null; done; echo x > new; while :; do sleep 1; done"
+
+    run = host.run(deaf, limits=Limits(step_seconds=1))
+
+    assert run.failure is not None
+    assert run.failure.reason == "timed_out"
+    assert "Execution took longer than 1s." in run.failure.message
+    assert time.monotonic() - began < 15
+
+
+def test_a_cancelled_step_is_ended_and_told_apart(host: Host) -> None:
+    timer = threading.Timer(1.0, host.bench.cancel.set)
+    timer.start()
+    try:
+        run = host.run("trap '' TERM INT HUP; (sleep 50 &); while :; do sleep 1; done", "echo never")
+    finally:
+        timer.join()
+        host.bench.cancel.clear()
+
+    assert run.failure is not None
+    assert run.failure.reason == "cancelled"
+    assert len(run.results) == 1
+
+
+def test_memory_and_processors_are_limited(host: Host) -> None:
+    host.limit(memory="48m", cpus=0.5)
+
+    run = host.run(
+        "cat /sys/fs/cgroup/cpu/cpu.cfs_quota_us /sys/fs/cgroup/cpu.max 2> /dev/null",
+        "tail /dev/zero",
+        "echo never",
+    )
+
+    assert host.output(run.results[0]).split()[0] == b"50000"
+    assert run.failure is not None
+    assert run.failure.reason == "out_of_memory"
+    assert "Out of memory" in run.failure.message
+    assert len(run.results) == 2
+
+
+# Rights
+
+
+def test_package_managers_can_do_their_work(host: Host) -> None:
+    """What apt, dpkg and apk do as root: any owner, any mode, other users, a chroot."""
+    run = host.run(
+        "set -e; mkdir -p root/bin /var/cache/x; cp /bin/busybox root/bin; echo x > owned; chown 33:33 owned; chmod 4755 owned;"
+        "chgrp 42 owned; stat -c '%u:%g' owned; chroot root /bin/busybox echo chrooted;"
+        "chown 65534 /var/cache/x; su -s /bin/sh nobody -c 'touch /var/cache/x/y; id -un';"
+        "chmod 000 owned; cat owned; setpriv --nnp true; rm -r root owned"
+    )
+
+    assert run.failure is None, run.failure
+    assert host.output(run.results[0]) == b"33:42\nchrooted\nnobody\nx\n"
+    assert host.changes(run.results[0]) == {}
+
+
+ESCAPES = """
+import ctypes, os, socket, subprocess
+
+libc = ctypes.CDLL(None, use_errno=True)
+
+
+def refused(what, call):
+    try:
+        call()
+    except OSError as error:
+        return print(f"{what}: refused")
+    print(f"{what}: DONE")
+
+
+def check(result):
+    if result < 0:
+        raise OSError(ctypes.get_errno(), "refused")
+
+
+def escape():
+    os.mkdir("/tmp/jail")
+    down = os.open("/", os.O_RDONLY)
+    os.chroot("/tmp/jail")
+    os.fchdir(down)
+    for _ in range(64):
+        os.chdir("..")
+    os.chroot(".")
+    os.stat("@OUTSIDE@")
+
+
+refused("mount", lambda: check(libc.mount(b"none", b"/tmp", b"tmpfs", 0, None)))
+refused("bind", lambda: check(libc.mount(b"/proc", b"/tmp", None, 4096, None)))
+refused("remount", lambda: check(libc.mount(None, b"/proc/sys", None, 32 | 4096, None)))
+refused("umount", lambda: check(libc.umount2(b"/proc/sys", 2)))
+refused("unshare user", lambda: check(libc.unshare(0x10000000)))
+refused("unshare mount", lambda: check(libc.unshare(0x00020000)))
+refused("raw socket", lambda: socket.socket(socket.AF_INET, socket.SOCK_RAW, 1))
+refused("packet socket", lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW))
+refused("device", lambda: os.mknod("/tmp/disk", 0o60600, os.makedev(8, 0)))
+refused("kernel memory", lambda: open("/dev/mem"))
+refused("kernel log", lambda: check(libc.klogctl(3, ctypes.create_string_buffer(64), 64)))
+refused("sysrq", lambda: open("/proc/sysrq-trigger", "w"))
+refused("core pattern", lambda: open("/proc/sys/kernel/core_pattern", "w"))
+refused("cgroup", lambda: os.mkdir("/sys/fs/cgroup/memory/mine") if os.path.exists("/sys/fs/cgroup/memory")
+    else os.mkdir("/sys/fs/cgroup/mine"))
+refused("host name", lambda: check(libc.sethostname(b"mine", 4)))
+refused("clock", lambda: __import__("time").clock_settime(0, 0))
+refused("module", lambda: check(libc.syscall(313, -1, b"", 0)))
+refused("reboot", lambda: check(libc.reboot(0x1234567)))
+refused("ptrace init", lambda: check(libc.ptrace(16, 1, 0, 0)))
+refused("engine", lambda: [os.stat(path) for path in ("/var/run/docker.sock", "/run/docker.sock")])
+refused("low port", lambda: socket.socket().bind(("0.0.0.0", 80)))
+refused("network", lambda: socket.create_connection(("192.0.2.1", 80), 2))
+refused("metadata", lambda: socket.create_connection(("169.254.169.254", 80), 2))
+refused("names", lambda: socket.getaddrinfo("host.docker.internal", 80))
+os.setgid(1000); os.setuid(1000)
+refused("become root", lambda: os.setuid(0))
+os.system("cp /bin/true /tmp/x")
+"""
+
+
+def test_what_no_package_manager_needs_is_refused(host: Host) -> None:
+    program = ESCAPES.replace("@OUTSIDE@", str(host.precious))
+
+    run = host.run(
+        python(program),
+        python(program.partition("refused(\"mount\"")[0] + "\nrefused('chroot', escape)\nprint(os.listdir('/'))"),
+        "ls /proc | grep -c '^[0-9]'; ls /sys/class/net; env | sort; ls -A /.batchwright",
+        image=DEBIAN,
+    )
+
+    assert run.failure is None, run.failure
+    assert [line for line in host.output(run.results[0]).decode().split("\n") if line and "refused" not in line] == []
+    assert host.output(run.results[0]).count(b"refused") == 25

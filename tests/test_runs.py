@@ -13,7 +13,7 @@ import pytest
 from blocks.folder import FolderStore
 from blocks.repositories import RepositoryFolder
 from blocks.runtime import RuntimeUnavailable
-from blocks.store import StoreUnavailable
+from blocks.store import StoreFull, StoreUnavailable
 from flows.batches.errors import ResolutionError
 from flows.batches.loading import load_spec
 from flows.batches.mounts import MountError
@@ -446,6 +446,44 @@ def test_trouble_of_the_runtime_fails_the_workspace_it_hits(place: Place) -> Non
     assert manifest.workspaces[1].failure is not None
     assert manifest.workspaces[1].failure.reason == "infrastructure"
     assert [step.how for step in manifest.workspaces[1].steps] == ["failed"]
+    assert manifest.workspaces[1].step_counts.executed == 0
+
+
+class FullStore(FolderStore):
+    """A store that has no room for keys with a certain beginning."""
+
+    no_room_for = "nothing"
+
+    def put(self, key: str, content: bytes, *, if_absent: bool = False) -> bool:
+        if key.startswith(self.no_room_for):
+            raise StoreFull(self.location, "no room left")
+        return super().put(key, content, if_absent=if_absent)
+
+
+def test_a_store_that_becomes_full_fails_the_workspace(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FullStore, "no_room_for", "steps/")
+    place.store = FullStore(place.store.folder)
+
+    manifest = place.run(spec_of("write x 1", on="on: [{repository: acme/a}]"))
+
+    assert manifest.workspaces[0].failure is not None
+    assert manifest.workspaces[0].failure.reason == "disk_full"
+
+
+def test_a_store_without_room_for_records_stops_the_run(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error is the store's, also when the end cannot be noted either."""
+    place.store = FullStore(place.store.folder)
+
+    def run_until_it_is_full() -> None:
+        with place.open(spec_of("write x 1")) as run:
+            monkeypatch.setattr(FullStore, "no_room_for", "runs/")
+            run.run_workspaces(run.run_workspace)
+
+    with pytest.raises(StoreFull):
+        run_until_it_is_full()
+
+    assert place.manifest().state == "running"
+    assert place.runtime.open_rooms == 0
 
 
 def test_a_run_leaves_no_workspace_and_removes_those_of_the_dead(place: Place) -> None:

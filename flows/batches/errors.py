@@ -7,7 +7,8 @@
     │   ├── ResolutionError       `on` or `workspaces` cannot be answered (all reasons listed); exit code 2
     │   ├── StepFailed            a step ended with a non-zero exit code, a timeout or out of memory
     │   └── ChangesetError        the changeset specs cannot be built
-    └── TemporaryError        the runtime, the store, the network: retried with backoff
+    ├── TemporaryError        the runtime, the store, the network: retried with backoff
+    └── Stopped               somebody stopped the run before this had ended
 
 A step's exit code is a value (``Exit``) until somebody has to be told: only then it becomes ``StepFailed``.
 Everything else that is raised is a bug of ours. The errors survive pickling: all fields go to ``super().__init__``.
@@ -28,6 +29,13 @@ class PermanentError(BatchError):
 
 class TemporaryError(BatchError):
     """Trying again later may work."""
+
+
+class Stopped(BatchError):
+    """Somebody stopped the run before this had ended."""
+
+    def __str__(self) -> str:
+        return "Cancelled: the run was stopped."
 
 
 @dataclass(frozen=True)

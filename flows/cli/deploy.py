@@ -18,7 +18,7 @@ from .sources import Store, artifact_store, repositories_path, repository_source
 from .validate import AsJson
 
 if TYPE_CHECKING:
-    from ..deployments import Entry, Plan
+    from ..deployments import Choice, Entry, Plan
 
 Sources = Annotated[
     str | None,

@@ -25,7 +25,7 @@ class LiveDisplay:
     """Shows the events of a run on ``console`` while it lasts. Use as a context manager; safe to call from threads."""
 
     def __init__(self, console: Console) -> None:
-        self.run_ended = False
+        self.run_ended = self.run_stopped = False
         self._console = console
         self._lock = Lock()
         self._running: dict[int, tuple[str, str, float]] = {}
@@ -65,6 +65,8 @@ class LiveDisplay:
                     self._say(_ended_line(result))
                 case progress.RunEnded():
                     self.run_ended = True
+                case progress.RunStopped():
+                    self.run_stopped = True
 
     def _say(self, line: str) -> None:
         """One line per event, where there is no bar to watch; the end of a workspace in any case."""

@@ -18,10 +18,13 @@ class BadInput(PermanentError):
 
 
 def exit_code_of(error: BaseException) -> int | None:
-    """1 for what failed while running, 2 for bad input; None for what nobody foresaw."""
+    """1 for what failed while running, 2 for bad input; None for what nobody foresaw.
+
+    An OSError is the machine's: a disk without room, a state folder that cannot be written. It names the file.
+    """
     if isinstance(error, (PermanentError, StoreRefused)):
         return BAD_INPUT
-    if isinstance(error, (BatchError, RuntimeTrouble, StoreTrouble)):
+    if isinstance(error, (BatchError, RuntimeTrouble, StoreTrouble, OSError)):
         return FAILED
     return None
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.text import Text
@@ -152,12 +154,12 @@ def _run_flow(name: str, parameters: dict[str, Any]) -> tuple[Ledger, str]:
     from ..runs import run_id_of
 
     shown = display.LiveDisplay(errors)
-    with shown, _watched_by(shown):
-        try:
-            state = batch_change(engine=DockerRuntime(), **parameters, return_state=True)
-        except KeyboardInterrupt:
-            errors.print("interrupted: the containers are removed; run again, and no finished step is repeated")
-            raise typer.Exit(INTERRUPTED) from None
+    state = None
+    with shown, _watched_by(shown), _hang_up_is_interrupt(), contextlib.suppress(KeyboardInterrupt):
+        state = batch_change(engine=DockerRuntime(), **parameters, return_state=True)
+    if state is None or shown.run_stopped:
+        errors.print("interrupted: the containers are removed; run again, and no finished step is repeated")
+        raise typer.Exit(INTERRUPTED)
     flow_run = str(state.state_details.flow_run_id)
     if not shown.run_ended:
         state.result()  # raises why
@@ -177,6 +179,23 @@ def _report(ledger: Ledger, manifest: RunManifest, out: Path | None) -> None:
 def _tell_where(what: str, where: str) -> None:
     """One line about where to go on, whole on any terminal: to be copied."""
     output.print(f"{what:<10} {where}", markup=False, soft_wrap=True)
+
+
+@contextlib.contextmanager
+def _hang_up_is_interrupt() -> Iterator[None]:
+    """A terminal that is closed stops the run as Ctrl-C does, unless the user asked for other (nohup)."""
+
+    def interrupt(number: int, frame: FrameType | None) -> NoReturn:
+        raise KeyboardInterrupt
+
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGHUP, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @contextlib.contextmanager

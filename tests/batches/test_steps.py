@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from flows.batches.errors import TemplateError
 from flows.batches.loading import load_spec
 from flows.batches.spec import Step
-from flows.batches.steps import ImageNameError, Outside, Skipped, image_reference, render, skip_reason
+from flows.batches.steps import ImageNameError, Outside, image_reference, render, skip_reason
 from flows.batches.template import StepContext, StepState
 
 OUTSIDE = Outside.of(secrets={"TOKEN": "s3cret"}, variables={"HOME": "/home/ada", "BOTH": "plain"})
@@ -153,4 +153,4 @@ class TestRendering:
 def test_a_name_that_is_both_is_a_secret() -> None:
     outside = Outside.of(secrets={"BOTH": "hidden"}, variables={"BOTH": "plain"})
 
-    assert (outside.values, outside.secrets) == ({"BOTH": "hidden"}, {"BOTH"})
+    assert outside == Outside({"BOTH": "hidden"}, frozenset({"BOTH"}))

@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import indent
 
 from tests.gitrepos import run_git
 
@@ -46,11 +47,11 @@ class Case:
             return [(self.repositories[0], _project(number)) for number in range(self.workspaces)]
         return [(name, "") for name in self.repositories]
 
-    def spec(self, image: str) -> str:
-        """The batch spec."""
+    def spec(self, image: str, instead: str | None = None) -> str:
+        """The batch spec. ``instead``: the script of every step, if it is not the usual one."""
         names = "".join(f"  - repository: {name}\n" for name in self.repositories)
         steps = "".join(
-            f"  - container: {image}\n    run: |\n" + "".join(f"      {line}\n" for line in script(step).splitlines())
+            f"  - container: {image}\n    run: |\n{indent(instead or script(step), ' ' * 6).rstrip()}\n"
             for step in range(self.steps)
         )
         projects = "workspaces:\n  - {rootAtLocationOf: project.json, in: '*'}\n" if self.shared else ""

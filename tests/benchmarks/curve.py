@@ -8,12 +8,15 @@ Only the checkout grows with the repository; it is made once per commit and shar
 from __future__ import annotations
 
 import argparse
+import itertools
+import os
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from types import TracebackType
 
 import docker
 
@@ -22,7 +25,7 @@ from blocks.sources import location
 from flows.checkout import Checkout, Checkouts
 from flows.diffs import DiffCollector
 from flows.layers import UPPER, State, merge
-from flows.mirror import Branch, Mirror
+from flows.mirror import Mirror
 from flows.workspace_folders import WorkspaceFolder
 from infra.images import ensure_busybox
 from tests.benchmarks.cases import Case, make_repositories
@@ -33,78 +36,72 @@ from tests.benchmarks.setting import add_options, temporary_folder
 _CHANGE = {"README.md": "edited\n", "source/0/0.txt": "edited\n", "new/0.txt": "new\n"}
 
 
-@dataclass
+PARTS = ("set-up", "diff, first step", "diff, later step", "run of one step")
+
+
 class Rig:
-    """A repository, fetched."""
+    """A repository, fetched and checked out, and what its workspaces cost. A context manager."""
 
-    folder: Path
-    mirror: Mirror
-    branch: Branch
+    def __init__(self, files: int, folder: Path, image: str, runtime: DockerRuntime) -> None:
+        self._case, self._folder = Case(files, 1), folder / str(files)
+        self._image, self._runtime = image, runtime
+        self._stack = ExitStack()
+        self._numbers = itertools.count()
+        self.times: dict[str, list[float]] = {part: [] for part in PARTS}
 
-    @classmethod
-    def of(cls, case: Case, folder: Path) -> Rig:
-        """Make the repository and its mirror."""
-        make_repositories(case, folder)
-        (name,) = case.repositories
-        mirror = Mirror(folder / "mirrors", location(name, str(folder / "repositories" / name)))
-        branch = mirror.default_branch()
-        mirror.fetch(branch.commit)
-        return cls(folder, mirror, branch)
+    def __enter__(self) -> Rig:
+        self._folder.mkdir()
+        make_repositories(self._case, self._folder)
+        (name,) = self._case.repositories
+        self._mirror = Mirror(self._folder / "mirrors", location(name, str(self._folder / "repositories" / name)))
+        self._branch = self._mirror.default_branch()
+        self._mirror.fetch(self._branch.commit)
+        self._checkouts = self._stack.enter_context(Checkouts(self._folder / "checkouts"))
+        self.checkout_seconds = _seconds(self._check_out)
+        self._checkout = self._check_out()
+        self._ours = Ours(self._case, self._folder, self._image, self._runtime)
+        self._ours.prepare().run()
+        return self
 
-    def check_out(self, checkouts: Checkouts) -> Checkout:
-        return checkouts.get(self.mirror.git_dir, self.branch.commit, self.branch.name)
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._stack.close()
 
-    def set_up(self) -> None:
-        """What a workspace needs before its first container, with the checkout there; and its end."""
-        with Checkouts(self.folder / "checkouts") as checkouts, WorkspaceFolder(self.folder / "workspaces", "w") as own:
-            DiffCollector(self.check_out(checkouts), own.spool / "diff")
+    def round(self) -> None:
+        """Measure every part once."""
+        os.sync()
+        self.times["set-up"].append(_seconds(self._set_up))
+        with DiffCollector(self._checkout, self._folder / "scratch") as collector:
+            for part in ("diff, first step", "diff, later step"):
+                collect = partial(collector.collect_to, self._folder / "out", self._changed())
+                self.times[part].append(_seconds(collect))
+        self._ours.forget_results()
+        self.times["run of one step"].append(_seconds(self._ours.prepare().run))
 
+    def row(self) -> list[str]:
+        """The rig's row of the table."""
+        medians = (statistics.median(self.times[part]) * 1000 for part in PARTS)
+        return [f"{self._case.files:,}", f"{self.checkout_seconds:.2f} s", *(f"{each:.1f} ms" for each in medians)]
 
-def measured(files: int, parent: Path, image: str, runtime: DockerRuntime, rounds: int) -> list[str]:
-    """A row of the table."""
-    case = Case(files, 1)
-    with ExitStack() as stack:
-        folder = stack.enter_context(temporary_folder(parent))
-        rig = Rig.of(case, folder)
-        checkouts = stack.enter_context(Checkouts(folder / "checkouts"))
-        cold = _seconds(lambda: rig.check_out(checkouts))
-        set_up = [_seconds(rig.set_up) for _ in range(rounds)]
-        checkout = rig.check_out(checkouts)
-        first = [_diff(checkout, state, folder)[0] for state in _states(checkout, folder, rounds)]
-        later = _diffs(checkout, list(_states(checkout, folder, rounds)), folder)
-        steps = list(_steps(Ours(case, folder, image, runtime), rounds))
-    return [
-        f"{files:,}",
-        f"{cold:.2f} s",
-        *(f"{statistics.median(times) * 1000:.1f} ms" for times in (set_up, first, later, steps)),
-    ]
+    def _check_out(self) -> Checkout:
+        return self._checkouts.get(self._mirror.git_dir, self._branch.commit, self._branch.name)
 
+    def _set_up(self) -> None:
+        """What a new process does for a workspace before its first container, the checkout being there; and its end."""
+        name, commit = self._branch.name, self._branch.commit
+        with (
+            Checkouts(self._folder / "checkouts") as checkouts,
+            WorkspaceFolder(self._folder / "workspaces", "one") as own,
+        ):
+            DiffCollector(checkouts.get(self._mirror.git_dir, commit, name), own.spool / "diff")
 
-def _states(checkout: Checkout, folder: Path, count: int) -> Iterator[State]:
-    """Workspaces after a step that made the change, each with content of its own."""
-    for number in range(count):
-        layer = folder / "layers" / str(number)
+    def _changed(self) -> State:
+        """A workspace after a step that made the change, its content never seen before."""
+        layer = self._folder / "layers" / str(next(self._numbers))
         for name, text in _CHANGE.items():
             path = layer / UPPER / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(f"{text}{time.perf_counter_ns()}\n")
-        yield merge([layer], checkout.tree)
-
-
-def _diff(checkout: Checkout, state: State, folder: Path) -> list[float]:
-    return _diffs(checkout, [state], folder)
-
-
-def _diffs(checkout: Checkout, states: list[State], folder: Path) -> list[float]:
-    with DiffCollector(checkout, folder / "scratch") as collector:
-        return [_seconds(lambda: collector.collect_to(folder / "out", state)) for state in states]
-
-
-def _steps(ours: Ours, rounds: int) -> Iterator[float]:
-    ours.prepare().run()
-    for _ in range(rounds):
-        ours.forget_results()
-        yield _seconds(ours.prepare().run)
+        return merge([layer], self._checkout.tree)
 
 
 def _seconds(work: Callable[[], object]) -> float:
@@ -121,13 +118,15 @@ def main() -> None:
     arguments = parser.parse_args()
     with closing(docker.from_env().api) as client:
         image = ensure_busybox(client)
-    with temporary_folder(arguments.folder) as folder:
+    with temporary_folder(arguments.folder) as folder, ExitStack() as stack:
         runtime = DockerRuntime()
         runtime.resolve_image(image)
         runtime.workspace_mode(folder)
-        rows = [measured(files, folder, image, runtime, arguments.rounds) for files in arguments.files]
-    head = ["files", "checkout, once", "set-up", "diff, first step", "diff, later steps", "run of one step"]
-    print(table(head, rows))
+        rigs = [stack.enter_context(Rig(files, folder, image, runtime)) for files in arguments.files]
+        for _ in range(arguments.rounds):
+            for rig in rigs:
+                rig.round()
+        print(table(["files", "checkout, once", *PARTS], [rig.row() for rig in rigs]))
 
 
 if __name__ == "__main__":

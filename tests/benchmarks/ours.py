@@ -28,6 +28,8 @@ class Ours:
     image: str
     runtime: Runtime
     use_cache: bool = False
+    script: str | None = None
+    """Of every step, instead of the case's."""
     store: FolderStore = field(init=False)
 
     def __post_init__(self) -> None:
@@ -53,7 +55,7 @@ class Ours:
         return self.folder / "home"
 
     def new_run(self) -> BatchRun:
-        text = self.case.spec(self.image)
+        text = self.case.spec(self.image, self.script)
         options = Options(workspaces_at_once=self.case.at_once, use_cache=self.use_cache)
         repositories = RepositoryFolder(folder=str(self.folder / "repositories"))
         around = Surroundings(repositories, self.runtime, self.store, self._home)
