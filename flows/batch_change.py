@@ -1,6 +1,6 @@
 """The flow: a batch spec becomes changeset specs. Each stage of a workspace is a task; the rules live elsewhere."""
 
-# No `from __future__ import annotations`: a served flow is pickled by value, and annotations as text would lose their meaning.
+# No `from __future__ import annotations`: to serve a flow, Prefect pickles it by value, and names in text are then lost.
 
 import logging
 import re
@@ -30,6 +30,7 @@ from .cancellation import watched
 from .execution import WorkspaceRun
 from .failures import is_temporary
 from .runs import BatchRun, Options, Surroundings, run_id_of
+from .workspace_folders import reap_workspaces
 
 log = logging.getLogger(__name__)
 
@@ -65,19 +66,20 @@ def _flow_run_name() -> str:
     return found[1].strip("\"'") if found else "batch-change"
 
 
-def _remove_containers(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
-    """What a run that was cancelled or died has left in the engine. Runs in the worker, also after a SIGKILL."""
+def _remove_leftovers(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
+    """What a run that was cancelled or died has left. Runs in the worker, also after a SIGKILL."""
     name = load_spec(flow_run.parameters["spec"]).name
     engine = flow.validate_parameters(flow_run.parameters)["engine"]
     log.info("%s: removed %s", state.name, engine.reap(run=run_id_of(name, str(flow_run.id))))
+    reap_workspaces(settings.home() / "workspaces")
 
 
 @flow(
     name="batch-change",
     flow_run_name=_flow_run_name,
     persist_result=False,
-    on_cancellation=[_remove_containers],
-    on_crashed=[_remove_containers],
+    on_cancellation=[_remove_leftovers],
+    on_crashed=[_remove_leftovers],
 )
 def batch_change(
     spec: str,
@@ -206,8 +208,7 @@ def _final_state(manifest: RunManifest) -> State[Any]:
     """How the flow run ends. Prefect shows the message beside the state."""
     message = manifest.headline
     if manifest.state == "completed":
-        nothing_new = manifest.workspaces and not manifest.step_counts.executed
-        return Completed(message=f"nothing new: {message}" if nothing_new else message)
+        return Completed(message=message)
     if manifest.state == "cancelled":
         return Cancelled(message=message)
     return Failed(message=f"{message}. {manifest.failure.message}" if manifest.failure else message)

@@ -252,7 +252,7 @@ def _keep_block(choice: Choice) -> Entry:
     known = _load(type(block), choice.name)
     if known is None:
         return Entry("block", f"{slug}/{choice.name}", "created", str(block.save(choice.name)))
-    if choice.insisted and known.model_dump() != block.model_dump():
+    if choice.insisted and any(getattr(known, name) != getattr(block, name) for name in block.model_fields_set):
         raise BlockDiffers(
             f"there is a block {slug}/{choice.name} with other settings, and no block is overwritten: change it in the "
             f"dashboard, or name the block to use ({slug}/{choice.name}, or one that you make there)"

@@ -42,6 +42,11 @@ class Process:
     birth: str
     """When it was born, in the system's own words."""
 
+    @classmethod
+    def of(cls, pid: int) -> Process:
+        """The process that has this id now."""
+        return cls(pid, _birth(pid) or "")
+
     def is_alive(self) -> bool:
         """Whether it still runs; a later process of the same id is not taken for it."""
         return _birth(self.pid) == self.birth
@@ -71,8 +76,7 @@ def start(command: Sequence[str], *, folder: Path, environment: Mapping[str, str
         text=True,
         check=True,
     )
-    pid = int(launched.stdout)
-    return Process(pid, _birth(pid) or "")
+    return Process.of(int(launched.stdout))
 
 
 def log_end(log: Path) -> str:
@@ -139,7 +143,7 @@ def _end_all(family: Sequence[Process], grace_seconds: float) -> None:
 
 
 def _children(parent: int) -> list[Process]:
-    return [Process(pid, _birth(pid) or "") for pid, its_parent in _parents() if its_parent == parent]
+    return [Process.of(pid) for pid, its_parent in _parents() if its_parent == parent]
 
 
 def _parents() -> Iterator[tuple[int, int]]:

@@ -1,4 +1,4 @@
-"""A Prefect worker on this machine: found, or started once for everybody who uses the same state folder.
+"""A Prefect worker on this machine: found, or started once for all who use the same state folder; or run right here.
 
 ``home/worker`` holds ``worker.json`` (what runs), ``worker.log`` and ``worker.lock``. Imports no Prefect: whether a
 server sees the worker is asked elsewhere.
@@ -7,7 +7,9 @@ server sees the worker is asked elsewhere.
 from __future__ import annotations
 
 import json
+import signal
 import socket
+import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -85,13 +87,30 @@ def find_or_start(home: Path, environment: Mapping[str, str], *, pool: str, limi
         if record is None or started:
             if record:
                 _end(record)
-            record = _start(folder, {**environment, **_OWN_SETTINGS, "BATCHWRIGHT_HOME": str(home)}, pool, limit)
+            record = _start(folder, _environment(environment, home), pool, limit)
     if (record.api_url, record.pool) != (environment["PREFECT_API_URL"], pool):
         raise WorkerUnavailable(
             f"the worker of this state folder works for pool {record.pool} of {record.api_url}; "
             "stop it with `batchwright down`, or name another folder with BATCHWRIGHT_HOME"
         )
     return LocalWorker(record.name, record.pool, record.limit, record.process, folder / "worker.log", started)
+
+
+def run(home: Path, environment: Mapping[str, str], *, pool: str, limit: int) -> int:
+    """Be a worker until it ends by itself or this process is asked to end, by SIGTERM or SIGINT; returns its exit code.
+
+    What runs is then ended first: its containers are removed and its state is reported. For systemd and containers.
+    """
+    command = _command(_new_name(), pool, limit)
+    child = subprocess.Popen(command, env=_environment(environment, home), start_new_session=True)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _stop_waiting)
+    try:
+        return child.wait()
+    except _AskedToEnd:
+        Process.of(child.pid).end_after_children(STOP_SECONDS)
+        child.wait()
+        return 0
 
 
 def stop(home: Path) -> bool:
@@ -108,18 +127,41 @@ def _end(record: _Record) -> None:
     record.process.end_after_children(STOP_SECONDS)
 
 
+class _AskedToEnd(BaseException):
+    """A signal has come."""
+
+
+def _stop_waiting(_number: int, _frame: object) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)  # once is enough: the clean-up is not to be interrupted
+    raise _AskedToEnd
+
+
 def _start(folder: Path, environment: Mapping[str, str], pool: str, limit: int) -> _Record:
-    name = f"{socket.gethostname()}-{uuid4().hex[:6]}"
-    command = (
-        *(sys.executable, "-P", "-m", "prefect", "worker", "start", "--name", name),
-        *("--pool", pool, "--type", "process", "--limit", str(limit), "--install-policy", "never"),
+    name = _new_name()
+    process = processes.start(
+        _command(name, pool, limit), folder=folder, environment=environment, log=folder / "worker.log"
     )
-    process = processes.start(command, folder=folder, environment=environment, log=folder / "worker.log")
     record = _Record(process.pid, process.birth, sys.executable, name, pool, limit, environment["PREFECT_API_URL"])
     scratch = folder / "worker.json.new"
     scratch.write_text(json.dumps(asdict(record)))
     scratch.replace(folder / "worker.json")
     return record
+
+
+def _new_name() -> str:
+    return f"{socket.gethostname()}-{uuid4().hex[:6]}"
+
+
+def _command(name: str, pool: str, limit: int) -> tuple[str, ...]:
+    return (
+        *(sys.executable, "-P", "-m", "prefect", "worker", "start", "--name", name),
+        *("--pool", pool, "--type", "process", "--limit", str(limit), "--install-policy", "never"),
+    )
+
+
+def _environment(environment: Mapping[str, str], home: Path) -> dict[str, str]:
+    return {**environment, **_OWN_SETTINGS, "BATCHWRIGHT_HOME": str(home)}
 
 
 def _read(folder: Path) -> _Record | None:

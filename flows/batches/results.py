@@ -184,6 +184,8 @@ class RunManifest(Record):
         steps = self.step_counts
         parts.append(f"steps: {steps.executed} run, {steps.cached} cached, {steps.skipped} skipped")
         parts.append(f"{self.changeset_specs} changeset specs")
+        if self.state == "completed" and steps.cached and not steps.executed:
+            parts.append("nothing new: no step had to run again")
         return "; ".join(parts)
 
 

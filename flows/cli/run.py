@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -107,7 +108,7 @@ def run(
     else:
         _report(ledger, manifest, out)
         _tell_where("dashboard", f"{server.ui_url}/runs/flow-run/{flow_run}")
-        _tell_where("look", f"batchwright show {manifest.run_id}" + (f" --store {store}" if store else ""))
+        _tell_where("look", f"{sys.argv[0]} show {manifest.run_id}" + (f" --store {store}" if store else ""))
     raise typer.Exit(0 if manifest.state == "completed" else FAILED)
 
 

@@ -1,4 +1,4 @@
-"""`batchwright up` and `down`: everything on one machine, for a laptop or a small team."""
+"""`batchwright up`, `down`: everything on one machine, for a laptop or a small team; `worker`: one machine of many."""
 
 from __future__ import annotations
 
@@ -16,19 +16,16 @@ from .console import errors, output
 from .deploy import Sources, find_server, form_address, pool_of, register_all
 from .sources import Store
 
+Limit = Annotated[int, typer.Option(min=1, max=64, help="How many batch changes this machine runs at the same time.")]
+
 
 def register(app: typer.Typer) -> None:
     app.command()(up)
     app.command()(down)
+    app.command()(worker)
 
 
-def up(
-    repositories: Sources = None,
-    store: Store = None,
-    limit: Annotated[
-        int, typer.Option(min=1, max=64, help="How many batch changes this machine runs at the same time.")
-    ] = 2,
-) -> None:
+def up(repositories: Sources = None, store: Store = None, limit: Limit = 2) -> None:
     """Start what is not running: a Prefect server with its dashboard (unless one is configured) and a worker.
 
     They go on when this command ends, and are found again by the next one. `batchwright down` stops them.
@@ -38,13 +35,13 @@ def up(
     settings.quiet_prefect()
     entries = register_all(repositories, store)
     new = [entry for entry in entries if entry.done != "kept"]
-    worker = workers.find_or_start(settings.home(), environment, pool=pool_of(entries), limit=limit)
+    found = workers.find_or_start(settings.home(), environment, pool=pool_of(entries), limit=limit)
     with errors.status("waiting for the worker"):
-        _await_online(worker)
+        _await_online(found)
     _say("server", f"{server.ui_url}, {'started' if server.started else 'was there'}")
     _say("registered", ", ".join(f"{entry.kind} {entry.name}" for entry in new) or "all was there")
-    runs = f"{worker.limit} batch {'changes' if worker.limit > 1 else 'change'} at a time"
-    _say("worker", f"{worker.name}, {runs}, {'started' if worker.started else 'was there'}; log: {worker.log}")
+    runs = f"{found.limit} batch {'changes' if found.limit > 1 else 'change'} at a time"
+    _say("worker", f"{found.name}, {runs}, {'started' if found.started else 'was there'}; log: {found.log}")
     _say("next", form_address(server, entries))
 
 
@@ -57,7 +54,19 @@ def down() -> None:
     _say("worker", "stopped" if had_worker else "none was running")
     _say("server", "stopped" if had_server else "none of ours was running")
     if had_worker:
-        _say("next", "what ran is Crashed; Retry goes on where it stopped, after `batchwright up`")
+        _say("next", "batch changes that ran are Crashed; Retry goes on where they stopped, after `batchwright up`")
+
+
+def worker(
+    pool: Annotated[str, typer.Option(help="The work pool to work for, of the deployments.")] = "batchwright",
+    limit: Limit = 2,
+) -> None:
+    """Be a worker, in the foreground, for the Prefect server of PREFECT_API_URL. For systemd and containers.
+
+    When it is asked to end, its batch changes are ended first: no container stays, and Retry goes on elsewhere.
+    """
+    find_server()
+    raise typer.Exit(workers.run(settings.home(), settings.environment(), pool=pool, limit=limit))
 
 
 def _await_online(worker: LocalWorker) -> None:
