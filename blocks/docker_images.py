@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping
-from threading import Event, Lock
+from collections.abc import Callable, Mapping
+from threading import Event, Lock, Thread
 from typing import Any, Literal
 from uuid import uuid4
 
@@ -27,6 +27,8 @@ _SH, _BASH = "/bin/sh", "/bin/bash"
 _HAS_BASH, _HAS_SH = 61, 62
 _PROBE = f"[ -x {_BASH} ] && {_BASH} -c 'exit {_HAS_BASH}'; [ $? = {_HAS_BASH} ] && exit {_HAS_BASH}; exit {_HAS_SH}"
 _PROBE_SECONDS = 120
+_TICK_SECONDS = 0.1
+"""How soon a cancel is noticed."""
 
 # What an engine says is all there is: the status is 500 for a wrong password and 404 for a registry that is down.
 _TEMPORARY = re.compile(
@@ -100,7 +102,7 @@ class Images:
         if found is None:
             if self._pull_policy == "never":
                 raise ImageRefused(f"image {reference}: the engine does not have it, and the pull policy is never")
-            self._pull(wanted, cancel)
+            self._pull_unless(cancel, wanted)
             found = self._inspect(wanted)
         if found is None:
             raise ImageUnavailable(f"image {reference}: it was pulled, and is gone again")
@@ -117,7 +119,16 @@ class Images:
                 raise _image_trouble(reference, explanation(error), error.status_code or 500) from error
             raise translated(error, f"image {reference}", self._engine.address) from error
 
-    def _pull(self, reference: str, cancel: Event) -> None:
+    def _pull_unless(self, cancel: Event, reference: str) -> None:
+        pull = _Pull(lambda: self._pull(reference))
+        pull.start()
+        while not pull.ended.wait(_TICK_SECONDS):
+            if cancel.is_set():
+                raise PullStopped(f"image {reference}: not pulled to the end, because the run was stopped")
+        if pull.failure is not None:
+            raise pull.failure
+
+    def _pull(self, reference: str) -> None:
         log.info("pulling image %s", reference)
         try:
             login = self._credentials.for_image(reference) if self._credentials else None
@@ -127,8 +138,6 @@ class Images:
             for line in progress:
                 if "error" in line:
                     raise _image_trouble(reference, str(line["error"]), 500)
-                if cancel.is_set():
-                    raise PullStopped(f"image {reference}: it is not pulled to its end, for the run was stopped")
         except ENGINE_ERRORS as error:
             if isinstance(error, APIError):
                 raise _image_trouble(reference, explanation(error), error.status_code or 500) from error
@@ -182,6 +191,23 @@ class Images:
                 return int(api.wait(name, timeout=_PROBE_SECONDS)["StatusCode"])
         finally:
             self._engine.remove_later(container=name)
+
+
+class _Pull(Thread):
+    """A pull, as long as it takes. Who stops waiting leaves it behind: the engine gives up when our process ends."""
+
+    def __init__(self, pull: Callable[[], None]) -> None:
+        super().__init__(name="docker-pull", daemon=True)
+        self.ended = Event()
+        self.failure: Exception | None = None
+        self._pull = pull
+
+    def run(self) -> None:
+        try:
+            self._pull()
+        except Exception as error:
+            self.failure = error
+        self.ended.set()
 
 
 def _image_trouble(reference: str, text: str, status: int) -> RuntimeTrouble:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -86,11 +88,17 @@ class ContainerPolicy:
         }
 
 
+_RESERVED_FOR = {"/work": "the workspace itself", "/proc": "the system's own", "/sys": "the system's own"}
+_RESERVED = re.compile("/work$|/(?:proc|sys)(?=/|$)")
+
+
 def check(container: ContainerRun) -> None:
     """Refuse what the kernel or the engine would refuse later in words that help nobody. Raises ContainerRefused."""
     for file in container.files:
         if not file.source.exists():
             raise ContainerRefused(f"cannot show {file.target} to the container: {file.source} does not exist")
+        if reserved := _RESERVED.match(os.path.normpath("/" + file.target.lstrip("/"))):
+            raise ContainerRefused(f"cannot mount at {file.target}: {reserved[0]} is {_RESERVED_FOR[reserved[0]]}")
     for name, value in container.environment.items():
         if not name or "=" in name:
             raise ContainerRefused(f"{name!r} cannot be the name of an environment variable")

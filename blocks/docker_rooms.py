@@ -10,11 +10,13 @@ from pathlib import Path
 from threading import Event
 from uuid import uuid4
 
+from blocks.aside import Aside
 from blocks.docker_containers import Stopping, execute
 from blocks.docker_engine import Engine, Removal
 from blocks.docker_labels import our_labels
 from blocks.docker_policy import ContainerPolicy, check
 from blocks.docker_workspaces import WorkspaceAccess
+from blocks.nested_files import together
 from blocks.runtime import (
     ContainerRun,
     Exit,
@@ -168,14 +170,15 @@ class DockerRoom:
             self._removals.append(self._engine.remove_later(container=self._pause))
             self._pause = None
 
-    def _files(self, container: ContainerRun) -> tuple[ReadOnlyFile, ...]:
-        if not self._policy.offline or any(file.target == "/etc/hosts" for file in container.files):
-            return container.files
+    def _files(self, container: ContainerRun) -> list[ReadOnlyFile]:
+        files = together(container.files, Aside(self._plan.folder).place)
+        if not self._policy.offline or any(file.target == "/etc/hosts" for file in files):
+            return files
         hosts = self._plan.folder / "hosts"
         if not hosts.exists():  # without a network the engine leaves this file empty
             hosts.write_text(_HOSTS)
             hosts.chmod(0o644)
-        return (*container.files, ReadOnlyFile(hosts, "/etc/hosts"))
+        return [*files, ReadOnlyFile(hosts, "/etc/hosts")]
 
     def _labels(self, container: ContainerRun) -> dict[str, str]:
         lifetime = self._plan.lifetime_seconds

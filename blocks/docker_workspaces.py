@@ -5,7 +5,9 @@ from __future__ import annotations
 import itertools
 import logging
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from contextlib import closing
 from pathlib import Path
 from threading import Event
 from typing import Any, Protocol
@@ -19,6 +21,9 @@ from blocks.runtime import ContainerRefused, Layers, ReadOnlyFile, RuntimeUnavai
 from blocks.workspace_targets import WORK, Entry, place_of
 
 log = logging.getLogger(__name__)
+
+_ENGINES_OWN = re.compile(rb"/dev(?=/|$)|/etc/hostname$")
+"""What is sent there before the start is hidden by what the engine mounts at the start."""
 
 Mount = dict[str, Any]
 """As the engine's API wants it."""
@@ -132,7 +137,8 @@ class CopyAccess:
     def collect(self, container: str, cancel: Event) -> None:
         with self._engine.trouble("cannot read the workspace back from the engine"):
             archive, _ = self._engine.api.get_archive(container, WORK)
-            self._closed = harvest(_until(cancel, archive), self._before, self._layer, self._covered)
+            with closing(archive):  # read to the end or not: the engine removes no container that it still sends
+                self._closed = harvest(_until(cancel, archive), self._before, self._layer, self._covered)
         self._holds = self._next
 
     def release(self, container: str) -> Removal:
@@ -149,6 +155,10 @@ class CopyAccess:
     def _place(self, files: Sequence[ReadOnlyFile]) -> None:
         """Find out where each file goes, and which of these places are in the workspace."""
         places = [(place_of(file.target, self._entry), file) for file in files]
+        for place, file in places:
+            if _ENGINES_OWN.match(place.path):
+                other = "choose another place, or let workspaces be overlays"
+                raise ContainerRefused(f"cannot put anything at {file.target}, the engine's own mount: {other}")
         self._files = [(place.path, file) for place, file in places]
         self._covered = frozenset(place.inside for place, _ in places if place.inside is not None)
 

@@ -56,7 +56,7 @@ class ContainerRefused(RuntimeTrouble):
 
 @dataclass(frozen=True)
 class Image:
-    """An image as it will run: ``reference`` as written, ``id`` for the engine, ``digest`` for records and cache keys."""
+    """An image as it will run: ``reference`` as written, ``id`` for the engine, ``digest`` for records and keys."""
 
     reference: str
     id: str
@@ -78,8 +78,8 @@ class Layers:
     """A workspace's content, bottom first: a pristine read-only tree, then one layer folder per step that ran.
 
     A layer folder holds ``upper/`` (changed entries by path; may hold overlay whiteouts: character devices 0:0, and
-    folders with the xattr ``trusted.overlay.opaque=y``) and, where whiteouts cannot be made, ``deleted``: paths that the
-    layer removes from what is below it, each ended by a NUL. ``work/`` beside them is the runtime's own.
+    folders with the xattr ``trusted.overlay.opaque=y``) and, where whiteouts cannot be made, ``deleted``: paths that
+    the layer removes from what is below it, each ended by a NUL. ``work/`` beside them is the runtime's own.
     """
 
     base: Path
@@ -131,7 +131,7 @@ class Room(Protocol):
         stderr: Sink,
         cancel: Event,
     ) -> Exit:
-        """Run one container on ``layers`` mounted at /work; leave what it changed as a new layer in the folder ``layer``.
+        """Run one container on ``layers`` mounted at /work; leave what it changed as a new layer in ``layer``.
 
         ``layer`` exists and is empty, or holds the remains of an earlier attempt, which are removed first.
         ``stdout`` and ``stderr`` receive the container's streams byte for byte. ``cancel`` set: the container is
@@ -157,11 +157,11 @@ class Runtime(Protocol):
     def open_room(
         self, name: str, labels: Mapping[str, str], *, folder: Path, steps: int
     ) -> AbstractContextManager[Room]:
-        """Make the place for one workspace of about ``steps`` steps to run; ``folder`` is the workspace's own on the host."""
+        """Make the place for one workspace of about ``steps`` steps; ``folder`` is the workspace's own on the host."""
         ...
 
     def reap(self) -> object:
-        """Remove what dead processes left. Never what may belong to a living one. Returns what was removed, for a log."""
+        """Remove what dead processes left, never what may be a living one's. Returns what was removed, for a log."""
         ...
 
     def fingerprint(self) -> Mapping[str, str]:

@@ -1,6 +1,6 @@
 """The flow: a batch spec becomes changeset specs. Each stage of a workspace is a task; the rules live elsewhere."""
 
-# No `from __future__ import annotations`: to serve a flow, Prefect pickles it by value, and names in text are then lost.
+# No `from __future__ import annotations`: to serve a flow, Prefect pickles it by value, and names in text get lost.
 
 import logging
 import re

@@ -7,6 +7,8 @@ the changed paths, and the ignore and attribute files of the folders above) and 
 That this is exact, also when a step changes ``.gitattributes`` or ``.gitignore``: git re-reads only files whose stat
 data changed, so a full ``git add`` leaves an unchanged file alone whatever its attributes became; ignore rules concern
 untracked files only, and every untracked file was made by a step.
+The one difference to upstream, which adds after every step: attributes that a later step changes apply to what the
+earlier ones changed, too, so that the diff depends on the state and not on how it came about.
 
 What a step calls ``.git`` never comes near the host's git, at any depth: the repository of a step is its own business,
 and the files of a nested repository are kept as plain files. A submodule of the base stays what it is unless removed.
@@ -16,10 +18,8 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import stat
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -32,7 +32,8 @@ from flows.gitindex import IndexEntry
 from flows.layers import Entry, State, hides_base
 from flows.removal import remove_tree
 from flows.trees import BaseTree, is_folder, write_tree
-from flows.untrusted import Folder, LayerRefused, above, join, split
+from flows.untrusted import LayerRefused, above, join
+from flows.work_trees import WorkTree
 
 _RULES = (b".gitignore", b".gitattributes")
 _MODULES = b".gitmodules"
@@ -111,13 +112,25 @@ class DiffCollector:
         work_tree, index = self._scratch / "now" / "tree", self._scratch / "now" / "index"
         work_tree.mkdir(parents=True)
         base = _base_side(self._base_tree(), changed, self._checkout)
-        _link(changed, work_tree, [path for path, entry in base.items() if entry.mode == _SUBMODULE])
         tree = write_tree(base.values(), git_dir)
         index.write_bytes(gitindex.written(_tracked(base, changed, before)))
 
-        def run(*args: str) -> None:
-            git(args, git_dir=git_dir, work_tree=work_tree, index=index, cwd=work_tree)
+        def run(*args: str, stdin: bytes = b"") -> bytes:
+            expected = (0, 1) if args[0] == "check-ignore" else (0,)
+            return git(
+                args, git_dir=git_dir, work_tree=work_tree, index=index, cwd=work_tree, stdin=stdin, expected=expected
+            )
 
+        def ignored(folders: Collection[bytes]) -> list[bytes]:
+            # With ./ in front no name looks like an option, or like git's "magic".
+            asked = b"".join(b"./" + path + b"\0" for path in folders)
+            answers = run("check-ignore", "-z", "--stdin", stdin=asked).split(b"\0")
+            return [answer.removeprefix(b"./") for answer in answers]
+
+        with WorkTree(work_tree) as links:
+            links.fill(changed, ignored)
+            for path in _submodules(base, changed):
+                links.make_folder(path)
         try:
             run(*_ADD_SETTINGS, "add", "--all")
         except GitFailed as error:
@@ -210,46 +223,13 @@ def _tracked(
             yield IndexEntry(path, 0o100644, _EMPTY_BLOB)  # git reads the file anyway
 
 
-def _link(changed: Mapping[bytes, Entry], work_tree: Path, submodules: Sequence[bytes]) -> None:
-    """Put the changed files, and the folders of submodules that are still there, into the folder ``work_tree``."""
-    with ExitStack() as stack:
-        uppers: dict[Path, Folder] = {}
-        target = os.open(work_tree, os.O_RDONLY | os.O_DIRECTORY)
-        stack.callback(os.close, target)
-        made: set[bytes] = set()
-        for path, entry in changed.items():
-            if entry.kind not in ("file", "link"):
-                continue
-            _make_folders(above(path), target, made)
-            if entry.upper not in uppers:
-                uppers[entry.upper] = stack.enter_context(Folder(entry.upper))
-            _link_one(uppers[entry.upper], path, entry, target)
-        for path in submodules:
+def _submodules(base: Mapping[bytes, IndexEntry], changed: Mapping[bytes, Entry]) -> Iterator[bytes]:
+    """The base's submodules that are in question, and still there."""
+    for path, entry in base.items():
+        if entry.mode == _SUBMODULE:
             there = changed[path].kind == "folder" if path in changed else not hides_base(changed, path)
             if there:
-                _make_folders((*above(path), path), target, made)
-
-
-def _make_folders(paths: Iterable[bytes], target: int, made: set[bytes]) -> None:
-    for path in paths:
-        if path not in made:
-            os.mkdir(path, dir_fd=target)
-            made.add(path)
-
-
-def _link_one(upper: Folder, path: bytes, entry: Entry, target: int) -> None:
-    if entry.kind == "link":
-        os.symlink(upper.readlink(path), path, dir_fd=target)
-        return
-    folder, name = split(path)
-    try:
-        os.link(name, path, src_dir_fd=upper.folder(folder), dst_dir_fd=target, follow_symlinks=False)
-    except OSError:  # another file system, too many links, not ours to link, immutable
-        with open(upper.open(path), "rb") as source:
-            mode = 0o700 if entry.mode & 0o100 else 0o600
-            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode, dir_fd=target)
-            with open(fd, "wb") as copy:
-                shutil.copyfileobj(source, copy)
+                yield path
 
 
 def _refusal(error: GitFailed) -> PermanentError:

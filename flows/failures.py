@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from blocks.runtime import ImageRefused, ImageUnavailable, PullStopped
@@ -12,6 +13,8 @@ from .batches.outputs import OutputError
 from .batches.results import Failure
 from .batches.steps import ImageNameError
 from .step_runs import Plan, Ran
+
+_DISK_FULL = re.compile("no space left on device|disk quota exceeded", re.IGNORECASE)
 
 TAIL_BYTES = 4096
 """How much of a failed step's output stands in its message."""
@@ -28,7 +31,7 @@ def failure_of_error(error: BaseException) -> Failure:
         return Failure(reason="cancelled", message=str(error))
     if isinstance(error, (ImageRefused, ImageUnavailable, ImageNameError)):
         return Failure(reason="image", message=str(error))
-    if isinstance(error, StoreFull) or "no space left on device" in str(error).lower():
+    if isinstance(error, StoreFull) or _DISK_FULL.search(str(error)):
         return Failure(reason="disk_full", message=str(error))
     if isinstance(error, OutputError) or (isinstance(error, TemplateError) and ".outputs." in error.field):
         return Failure(reason="outputs", message=str(error))
@@ -54,6 +57,12 @@ def failure_of_exit(ran: Ran, plan: Plan, *, limit_seconds: float | None, whole:
         return Failure(
             reason="out_of_memory",
             message=f"{told}Out of memory: the engine killed the step (exit code {exit.code}); raise the memory limit.",
+        )
+    if any(_DISK_FULL.search(_tail(stream)) for stream in (ran.stdout, ran.stderr)):
+        return Failure(
+            reason="disk_full",
+            message=f"{told}A disk is full: the step says so (exit code {exit.code}); free some space where the engine "
+            "and the worker keep their data, or let the step write less.",
         )
     return Failure(reason="step_failed", message=f"{told}Command failed with exit code {exit.code}.")
 

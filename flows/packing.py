@@ -1,8 +1,9 @@
 """One layer as one file for the store, and back: a gzipped tar of ``upper/...`` and the list ``deleted``.
 
 The same layer always gives the same bytes. Kept are files, links, hard links within the layer, folders, their
-permission bits, owners and times in whole seconds; pipes, sockets, devices, setuid bits and extended attributes are
-not. What hides the layers below (whiteouts, opaque folders) stands in ``deleted``.
+permission bits, owners and times in whole seconds, and pipes and sockets, since they hide what is below them; devices,
+setuid bits and extended attributes are not. What else hides the layers below (whiteouts, opaque folders) stands in
+``deleted``.
 """
 
 from __future__ import annotations
@@ -22,6 +23,9 @@ from typing import IO, BinaryIO
 from flows.layers import DELETED, UPPER, check_path, deleted_list
 from flows.removal import remove_tree
 from flows.untrusted import Folder, Found, LayerRefused, split
+
+_SOCKET = "socket"
+"""A tar knows no sockets: a pipe with this as its target stands for one."""
 
 _ENTRY_BYTES = 1024
 """What an entry counts for beside its content: a million empty files are not nothing."""
@@ -76,7 +80,7 @@ def _bytes(found: Sequence[Found]) -> int:
 
 
 def _add_deleted(tar: gzip.GzipFile, layer: Path, found: Sequence[Found]) -> None:
-    hidden = {one.path for one in found if one.opaque or one.kind in ("whiteout", "special")}
+    hidden = {one.path for one in found if one.opaque or _is_device(one)}
     content = b"".join(path + b"\0" for path in sorted(hidden.union(deleted_list(layer))))
     if content:
         info = tarfile.TarInfo(DELETED)
@@ -87,11 +91,13 @@ def _add_deleted(tar: gzip.GzipFile, layer: Path, found: Sequence[Found]) -> Non
 def _add_entries(tar: gzip.GzipFile, upper: Folder, found: Sequence[Found]) -> None:
     linked: dict[tuple[int, int], str] = {}
     for one in found:
-        if one.kind in ("whiteout", "special"):
+        if _is_device(one):
             continue
         info, status = _info(one), one.status
         if one.kind == "link":
             info.type, info.linkname = tarfile.SYMTYPE, _text(upper.readlink(one.path))
+        elif one.kind == "special":
+            info.type, info.linkname = tarfile.FIFOTYPE, _SOCKET if stat.S_ISSOCK(status.st_mode) else ""
         elif one.kind == "folder":
             info.type = tarfile.DIRTYPE
         elif status.st_nlink > 1 and (status.st_dev, status.st_ino) in linked:
@@ -111,6 +117,10 @@ def _add(tar: gzip.GzipFile, info: tarfile.TarInfo, content: IO[bytes]) -> None:
     tar.write(info.tobuf(tarfile.GNU_FORMAT, "utf-8", "surrogateescape"))
     shutil.copyfileobj(content, tar)
     tar.write(bytes(-info.size % tarfile.BLOCKSIZE))
+
+
+def _is_device(found: Found) -> bool:
+    return stat.S_ISCHR(found.status.st_mode) or stat.S_ISBLK(found.status.st_mode)
 
 
 def _info(found: Found) -> tarfile.TarInfo:
@@ -149,6 +159,9 @@ class _Unpacking:
         elif member.type == tarfile.SYMTYPE:
             os.symlink(_raw(member.linkname), name, dir_fd=folder)
             self._set_link_status(name, folder, member)
+        elif member.type == tarfile.FIFOTYPE:
+            kind = stat.S_IFSOCK if member.linkname == _SOCKET else stat.S_IFIFO
+            os.mknod(name, kind | member.mode & 0o777, dir_fd=folder)
         elif member.type == tarfile.LNKTYPE:
             first, first_name = split(_path(member.linkname))
             there = self._other.folder(first)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
@@ -15,12 +16,13 @@ from blocks.blobs import Blob, Blobs
 from blocks.runtime import ContainerRun, Exit, Image, Layers, ReadOnlyFile, Room, Runtime, RuntimeTrouble
 
 from .batches.diff import FileDiff, parse
+from .batches.errors import BatchError
 from .batches.masking import Masker, MaskingWriter, find_in_stream
 from .batches.steps import RenderedStep
 from .batches.workspaces import Workspace
 from .checkout import Checkout, Checkouts
 from .diffs import DiffCollector
-from .layers import UPPER, State, merge, state_digest
+from .layers import UPPER, Entry, State, merge, state_digest
 from .live_log import LiveLog
 from .packing import pack, unpack
 from .staging import SCRIPT_TARGET, StagedMount, stage_files, stage_script
@@ -83,6 +85,27 @@ class Bench:
     cancel: Event = field(default_factory=Event)
 
 
+class DiskTrouble(BatchError):
+    """The worker could not read or write its own files."""
+
+    def __init__(self, folder: Path, number: int | None, problem: str) -> None:
+        super().__init__(folder, number, problem)
+        self.folder, self.number, self.problem = folder, number, problem
+
+    @property
+    def is_full(self) -> bool:
+        return self.number in (errno.ENOSPC, errno.EDQUOT)
+
+    @property
+    def temporary(self) -> bool:
+        """A full disk is not: another try would only fill it again."""
+        return not self.is_full
+
+    def __str__(self) -> str:
+        what = "free some space there, or let the step write less" if self.is_full else "look at that disk"
+        return f"the worker cannot keep what the step wrote in {self.folder}: {self.problem}; {what}"
+
+
 class StepRunner:
     """Runs the steps of one workspace in containers. Close it, whatever happened."""
 
@@ -97,19 +120,10 @@ class StepRunner:
         self._state: tuple[tuple[int, ...], State] | None = None
 
     def open(self) -> None:
-        """Prepare the checkout and the workspace's folder, unless that was done. Raises GitFailed, GitUnavailable."""
-        if self._collector is not None:
-            return
-        bench, workspace = self._bench, self._workspace
-        self._checkout = bench.checkouts.get(
-            bench.mirrors[workspace.repository],
-            workspace.commit,
-            workspace.branch,
-            sparse_path=workspace.path if workspace.only_fetch_workspace else "",
-        )
-        name = f"{bench.run_id}-{workspace_digest(workspace)}"
-        self._folder = self._stack.enter_context(WorkspaceFolder(bench.home / "workspaces", name))
-        self._collector = self._stack.enter_context(DiffCollector(self._checkout, self._folder.spool / "diff"))
+        """Prepare the checkout and the workspace's folder, unless that was done. Raises git's errors, DiskTrouble."""
+        if self._collector is None:
+            with _our_disk(self._bench.home):
+                self._open()
 
     def run(
         self,
@@ -122,29 +136,12 @@ class StepRunner:
     ) -> Ran:
         """Run one step on the layers ``below``; ``before`` is the workspace's diff so far.
 
-        Raises RuntimeTrouble, and the store's errors. After trouble the next call begins on a fresh layer in a new
-        room: whatever the old one held may be gone.
+        Raises RuntimeTrouble, DiskTrouble, and the store's errors. After trouble the next call begins on a fresh layer
+        in a new room: whatever the old one held may be gone.
         """
         self.open()
-        assert self._folder is not None
-        index = plan.rendered.index
-        layers = [self._layer(layer) for layer in below]
-        layer = self._folder.layer(index)
-        spool = self._folder.spool / str(index)
-        shutil.rmtree(spool, ignore_errors=True)
-        spool.mkdir()
-        try:
-            ran = self._run_container(plan, layers, layer, spool, steps_left, limit_seconds)
-        except RuntimeTrouble:
-            self._close_room()
-            raise
-        if not ran.exit.ok:
-            return ran
-        self._layers[index] = layer
-        try:
-            return self._take_change(ran, tuple(part.index for part in below), index, spool, before)
-        except LayerRefused as refused:
-            return replace(ran, refusal=str(refused))
+        with _our_disk(self._bench.home):
+            return self._run(plan, below, before, steps_left, limit_seconds)
 
     def close(self) -> None:
         """Remove the containers, volumes and folders of this workspace. May be called more than once."""
@@ -154,6 +151,46 @@ class StepRunner:
             self._collector = self._folder = self._state = None
             self._layers.clear()
             self._stack.close()
+
+    def _open(self) -> None:
+        bench, workspace = self._bench, self._workspace
+        self._checkout = bench.checkouts.get(
+            bench.mirrors[workspace.repository],
+            workspace.commit,
+            workspace.branch,
+            sparse_path=workspace.path if workspace.only_fetch_workspace else "",
+        )
+        name = f"{bench.run_id}-{workspace_digest(workspace)}"
+        self._folder = self._stack.enter_context(WorkspaceFolder(bench.home / "workspaces", name))
+        self._collector = self._stack.enter_context(DiffCollector(self._checkout, self._folder.spool / "diff"))
+
+    def _run(
+        self,
+        plan: Plan,
+        below: Sequence[LayerOf],
+        before: Sequence[FileDiff],
+        steps_left: int,
+        limit_seconds: float | None,
+    ) -> Ran:
+        assert self._folder is not None
+        index = plan.rendered.index
+        layers = [self._layer(layer) for layer in below]
+        layer = self._folder.layer(index)
+        spool = self._folder.spool / str(index)
+        shutil.rmtree(spool, ignore_errors=True)
+        spool.mkdir()
+        try:
+            ran = self._run_container(plan, layers, layer, spool, steps_left, limit_seconds)
+        except (RuntimeTrouble, OSError):
+            self._close_room()
+            raise
+        if not ran.exit.ok:
+            return ran
+        self._layers[index] = layer
+        try:
+            return self._take_change(ran, tuple(part.index for part in below), index, spool, before)
+        except LayerRefused as refused:
+            return replace(ran, refusal=str(refused))
 
     def _run_container(
         self, plan: Plan, layers: list[Path], layer: Path, spool: Path, steps_left: int, limit_seconds: float | None
@@ -207,7 +244,7 @@ class StepRunner:
         digest = state_digest(state)
         diff = spool / "diff"
         self._collector.collect_to(diff, state, before)
-        tainted = self._secrets_in_files(state, self._layers[index])
+        tainted = self._secrets_in_layer(state, self._layers[index])
         leaked = self._leaked_secret(diff, tainted)
         packed: Path | None = spool / "layer"
         if tainted or digest == state_digest(known) or not self._pack(index, spool / "layer"):
@@ -215,7 +252,10 @@ class StepRunner:
         return replace(ran, diff=diff, layer=packed, state_digest=digest, leaked_secret=leaked)
 
     def _leaked_secret(self, diff: Path, tainted: Mapping[bytes, str]) -> str:
-        """The name of a secret that the diff would publish; of a binary file it shows nothing, so the file counts."""
+        """The name of a secret that the diff would publish.
+
+        It shows nothing of a binary file, and quotes odd names: the file itself counts.
+        """
         with diff.open("rb") as file:
             if found := find_in_stream(self._masker, file):
                 return found
@@ -248,17 +288,25 @@ class StepRunner:
             self._layers[layer.index] = folder
         return self._layers[layer.index]
 
-    def _secrets_in_files(self, state: State, layer: Path) -> dict[bytes, str]:
-        """The files that this layer changed and that hold a secret, with its name; ignored files among them."""
+    def _secrets_in_layer(self, state: State, layer: Path) -> dict[bytes, str]:
+        """The paths that this layer changed and that hold a secret, with its name; ignored files among them."""
         found: dict[bytes, str] = {}
         if self._masker:
             with Folder(layer / UPPER) as folder:
                 for path, entry in state.entries.items():
-                    if entry.kind == "file" and entry.upper == layer / UPPER:
-                        with open(folder.open(path), "rb") as file:
-                            if name := find_in_stream(self._masker, file):
-                                found[path] = name
+                    if entry.upper == layer / UPPER and (name := self._secret_at(path, entry, folder)):
+                        found[path] = name
         return found
+
+    def _secret_at(self, path: bytes, entry: Entry, folder: Folder) -> str | None:
+        if named := self._masker.find(path):
+            return named
+        if entry.kind == "link":
+            return self._masker.find(folder.readlink(path))
+        if entry.kind == "file":
+            with open(folder.open(path), "rb") as file:
+                return find_in_stream(self._masker, file)
+        return None
 
     def _open_room(self, steps: int) -> Room:
         if self._room is None:
@@ -276,6 +324,14 @@ class StepRunner:
     def _close_room(self) -> None:
         self._room = None
         self._room_stack.close()
+
+
+@contextmanager
+def _our_disk(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise DiskTrouble(folder, error.errno, error.strerror or str(error)) from error
 
 
 def workspace_digest(workspace: Workspace) -> str:

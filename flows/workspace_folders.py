@@ -1,6 +1,6 @@
 """A workspace's folder on the host: a layer for each step, room for temporary files, and a lock that says who lives.
 
-workspaces/<id>/               open to nobody else: in a layer anybody may write, and a running step may make setuid files
+workspaces/<id>/               for nobody else: in a layer anybody may write, and a running step may make setuid files
 workspaces/<id>/layers/<n>/    what step n changed (form: ``blocks.runtime.Layers``)
 workspaces/<id>/spool/         streams, scripts, diffs on their way to the store
 workspaces/<id>.lock           held as long as the workspace's process lives

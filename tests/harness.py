@@ -69,6 +69,29 @@ class Installation:
     def repositories(self) -> Path:
         return self.folder / "repositories"
 
+    @property
+    def here(self) -> Path:
+        """An empty folder to be in."""
+        folder = self.folder / "here"
+        folder.mkdir(exist_ok=True)
+        return folder
+
+    def environment(self, more: Mapping[str, str] = NOTHING) -> dict[str, str]:
+        """Of the processes on this machine."""
+        return {**_clean(os.environ), "HOME": str(self.here), "BATCHWRIGHT_HOME": str(self.home), **more}
+
+    def start(self, *arguments: object, environment: Mapping[str, str] = NOTHING) -> subprocess.Popen[str]:
+        """Begin `batchwright` with these arguments, in a process group of its own; all that it says is its stdout."""
+        return subprocess.Popen(
+            [COMMAND, *map(str, arguments)],
+            cwd=self.here,
+            env=self.environment(environment),
+            start_new_session=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
     def command(
         self,
         *arguments: object,
@@ -77,12 +100,10 @@ class Installation:
         wrapped_by: Sequence[str] = (),
     ) -> Done:
         """Run `batchwright` with these arguments, in an empty folder; ``wrapped_by`` a program that starts it."""
-        here = self.folder / "here"
-        here.mkdir(exist_ok=True)
         done = subprocess.run(
             [*wrapped_by, COMMAND, *map(str, arguments)],
-            cwd=here,
-            env={**_clean(os.environ), "HOME": str(here), "BATCHWRIGHT_HOME": str(self.home), **environment},
+            cwd=self.here,
+            env=self.environment(environment),
             input=stdin,
             capture_output=True,
             timeout=COMMAND_SECONDS,

@@ -97,7 +97,7 @@ class TestAgainstTheServer:
             with pytest.raises(StoreUnavailable, match="does not answer"):
                 block.check()
 
-        assert time.monotonic() - start < 5
+        assert time.monotonic() - start < 30  # its patience for a run's writes is 60
 
     def test_the_environment_provides_a_key_if_the_block_has_none(
         self, s3_server: S3Server, monkeypatch: pytest.MonkeyPatch

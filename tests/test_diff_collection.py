@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
+import struct
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -18,6 +20,7 @@ from flows.batches.diff import parse
 from flows.checkout import Checkout, Checkouts
 from flows.diffs import DiffCollector
 from flows.layers import State
+from flows.untrusted import LayerRefused
 from tests.edits import Edit, base_edits, base_files, carry_out, commit, edits
 from tests.layering import Compared, Overlaid, can_mount_overlays, copy_tree
 
@@ -93,7 +96,10 @@ def check(
     ours is the diff of one `git add`.
     """
     files = base_files(base)
-    with checked_out(files, sparse_path=sparse_path) as (checkout, folder), DiffCollector(checkout, folder / "scratch") as differ:
+    with (
+        checked_out(files, sparse_path=sparse_path) as (checkout, folder),
+        DiffCollector(checkout, folder / "scratch") as differ,
+    ):
         workspace, full = kind(checkout.tree, folder / "workspace"), FullCheckout(checkout, folder)
         state, before, attributes = State(checkout.tree), b"", None
         for step in steps:
@@ -104,7 +110,10 @@ def check(
             with workspace.content() as content:
                 if attributes not in (None, attributes := attributes_in(content)):
                     full, before = FullCheckout(checkout, folder), b""
-                theirs = full.diff(content, folder / "copy")
+                try:
+                    theirs = full.diff(content, folder / "copy")
+                except GitRefuses:  # a pipe instead of a tracked file, a broken .gitmodules
+                    return
 
             ours = differ.collect(state, parse(before))
 
@@ -115,3 +124,164 @@ def check(
 def attributes_in(content: Path) -> dict[Path, bytes]:
     files = (path for path in content.rglob(".gitattributes") if path.is_file() and not path.is_symlink())
     return {path: path.read_bytes() for path in files}
+
+
+def diff_of(tmp_path: Path, files: dict[str, str], layers: Sequence[Path], *, sparse_path: str = "") -> list[str]:
+    """The diffs after each of the layers, each taken with what was tracked before."""
+    base = {name.encode(): ("100644", text.encode()) for name, text in files.items()}
+    sha = commit(tmp_path / "mirror", base)
+    diffs: list[str] = []
+    with (
+        Checkouts(tmp_path / "checkouts") as checkouts,
+        DiffCollector(
+            checkout := checkouts.get(tmp_path / "mirror", sha, "main", sparse_path=sparse_path), tmp_path / "scratch"
+        ) as differ,
+    ):
+        state = State(checkout.tree)
+        for layer in layers:
+            state = state.with_layer(layer)
+            diffs.append(differ.collect(state, parse(diffs[-1].encode() if diffs else b"")).decode())
+    assert not (tmp_path / "scratch").exists()
+    return diffs
+
+
+def names(diff: str) -> list[tuple[str, str]]:
+    return [(file.kind, file.path) for file in parse(diff.encode())]
+
+
+def layer_of(folder: Path, files: dict[str, str] | None = None, deleted: Sequence[str] = ()) -> Path:
+    (folder / "upper").mkdir(parents=True)
+    for name, text in (files or {}).items():
+        path = folder / "upper" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    (folder / "deleted").write_text("".join(f"{path}\0" for path in deleted))
+    return folder
+
+
+def test_nothing_changed_needs_no_git(tmp_path):
+    (tmp_path / "tree").mkdir()
+    with DiffCollector(Checkout(tmp_path / "tree", tmp_path / "no-mirror", "12" * 20), tmp_path / "scratch") as differ:
+        assert differ.collect(State(tmp_path / "tree")) == b""
+
+
+def test_a_moved_folder_is_renames(tmp_path):
+    text = "".join(f"line {number}\n" for number in range(20))
+    layer = layer_of(tmp_path / "1", {"new/a": text, "new/b": text + "b\n"}, deleted=["old"])
+
+    (diff,) = diff_of(tmp_path, {"old/a": text, "old/b": text + "b\n"}, [layer])
+
+    assert names(diff) == [("renamed", "new/a"), ("renamed", "new/b")]
+
+
+def test_the_repository_of_the_steps_is_not_in_the_diff_nor_run(tmp_path):
+    """A commit made by a step, a filter, a hook, an fsmonitor: the diff is against the base, and nothing runs here."""
+    evil = f'[core]\n\tfsmonitor = touch {tmp_path}/evil\n[filter "e"]\n\tclean = touch {tmp_path}/evil\n'
+    inside = {
+        ".git/config": evil,
+        ".git/HEAD": "ref: refs/heads/other\n",
+        ".gitattributes": "* filter=e\n",
+        "a": "2\n",
+        "sub/.git": "gitdir: /etc\n",
+    }
+    layer = layer_of(tmp_path / "1", inside, deleted=[".git/index"])
+
+    (diff,) = diff_of(tmp_path, {"a": "1\n"}, [layer])
+
+    assert names(diff) == [("added", ".gitattributes"), ("modified", "a")]
+    assert not (tmp_path / "evil").exists()
+
+
+def test_a_nested_repository_is_kept_as_plain_files(tmp_path):
+    layer = layer_of(tmp_path / "1", {"lib/a.c": "a\n", "lib/deep/b.c": "b\n"})
+    subprocess.run(["git", "init", "--quiet", layer / "upper/lib"], check=True)
+
+    (diff,) = diff_of(tmp_path, {"x": "x\n"}, [layer])
+
+    assert names(diff) == [("added", "lib/a.c"), ("added", "lib/deep/b.c")]
+
+
+@pytest.mark.parametrize("name", [".GIT", "a/git~1"])
+def test_a_name_that_git_refuses_is_a_clear_error(tmp_path, name):
+    with pytest.raises(LayerRefused, match=f"{name}.*remove or rename it in the step"):
+        diff_of(tmp_path, {"x": "x\n"}, [layer_of(tmp_path / "1", {name: "x"})])
+
+
+def test_what_a_step_added_stays_when_a_later_one_ignores_it(tmp_path):
+    """As upstream: it was tracked by then. What is new by then is ignored."""
+    layers = [
+        layer_of(tmp_path / "1", {"kept.log": "1\n"}),
+        layer_of(tmp_path / "2", {"new.log": "2\n", ".gitignore": "*.log\n"}),
+        layer_of(tmp_path / "3", {"kept.log": "3\n"}),
+    ]
+
+    diffs = diff_of(tmp_path, {"x": "x\n"}, layers)
+
+    assert names(diffs[1]) == names(diffs[2]) == [("added", ".gitignore"), ("added", "kept.log")]
+    assert "+3\n" in diffs[2]
+
+
+def test_what_a_step_deleted_comes_back_only_where_it_is_not_ignored(tmp_path):
+    layers = [
+        layer_of(tmp_path / "1", deleted=["a.log", "b"]),
+        layer_of(tmp_path / "2", {"a.log": "again\n", "b": "again\n"}),
+    ]
+
+    diffs = diff_of(tmp_path, {".gitignore": "*.log\n", "a.log": "1\n", "b": "1\n"}, layers)
+
+    assert names(diffs[1]) == [("deleted", "a.log"), ("modified", "b")]
+
+
+def test_a_large_ignored_folder_is_not_touched(tmp_path):
+    """No file of node_modules is linked; what is beside it, and what has odd names, is in the diff."""
+    files = {f"web/node_modules/m{number // 50}/{number}.js": "x" for number in range(600)}
+    files |= {f"web/:(glob)x/{number}": f"{number}\n" for number in range(600)}
+    layer = layer_of(tmp_path / "1", {**files, "web/.gitignore": "node_modules\n"})
+
+    (diff,) = diff_of(tmp_path, {"x": "x\n"}, [layer])
+
+    assert len(names(diff)) == 601
+    assert not any("node_modules/" in path for _, path in names(diff))
+
+
+def test_a_submodule_stays_unless_it_is_removed(tmp_path):
+    base = {b"sub/module": ("160000", b""), b"other": ("160000", b""), b"x": ("100644", b"x\n")}
+    layer = layer_of(tmp_path / "1", {"sub/module/file": "x\n"}, deleted=["other"])
+    with checked_out(base) as (checkout, folder), DiffCollector(checkout, folder / "scratch") as differ:
+        diff = differ.collect(State(checkout.tree).with_layer(layer)).decode()
+
+    assert names(diff) == [("deleted", "other")]
+
+
+def test_a_file_outside_of_a_sparse_checkout_is_compared_with_the_commit(tmp_path):
+    layer = layer_of(tmp_path / "1", {"other/a": "2\n", "other/new": "n\n", "web/b": "2\n", "c.log": "ignored\n"})
+    files = {"other/a": "1\n", "other/b": "1\n", "web/b": "1\n", "web/c": "1\n", ".gitignore": "*.log\n"}
+
+    (diff,) = diff_of(tmp_path, files, [layer], sparse_path="web")
+
+    assert names(diff) == [("modified", "other/a"), ("added", "other/new"), ("modified", "web/b")]
+
+
+def test_many_and_large_files(tmp_path):
+    layer = layer_of(tmp_path / "1", {f"d{number % 20}/{number}": f"{number}\n" for number in range(2000)})
+    content = os.urandom(5_000_000)
+    (layer / "upper/large.bin").write_bytes(content)
+
+    (diff,) = diff_of(tmp_path, {"x": "x\n"}, [layer])
+
+    files = parse(diff.encode())
+    assert len(files) == 2001
+    assert [file.path for file in files if file.is_binary] == ["large.bin"]
+
+
+def test_a_file_that_cannot_be_linked_is_copied(tmp_path):
+    layer = layer_of(tmp_path / "1", {"frozen": "x\n"})
+    fd = os.open(layer / "upper/frozen", os.O_RDONLY)
+    fcntl.ioctl(fd, 0x40086602, struct.pack("l", 0x10))  # chattr +i
+    try:
+        (diff,) = diff_of(tmp_path, {"x": "x\n"}, [layer])
+    finally:
+        fcntl.ioctl(fd, 0x40086602, struct.pack("l", 0))
+        os.close(fd)
+
+    assert names(diff) == [("added", "frozen")]

@@ -114,9 +114,9 @@ def test_a_time_limit_ends_git_and_its_children(repository: Path) -> None:
     began = time.monotonic()
 
     with pytest.raises(GitUnavailable, match=r"did not end within 0\.3 s"):
-        git(["-c", "alias.wait=!sleep 60", "wait"], git_dir=repository / ".git", timeout_seconds=0.3)
+        git(["-c", "alias.wait=!sleep 600", "wait"], git_dir=repository / ".git", timeout_seconds=0.3)
 
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 60
 
 
 def test_secrets_stay_out_of_errors_and_arguments(repository: Path) -> None:

@@ -16,6 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from blocks.overlays import make_whiteouts
 from flows.layers import DELETED, UPPER, State, merge, state_digest
 from flows.packing import pack, unpack
 from flows.untrusted import LONGEST_PATH, Folder, LayerRefused
@@ -125,10 +126,17 @@ def check(kind: type[Compared | Overlaid], base: Sequence[Edit], steps: Sequence
                 assert materialised(state) == content_of(content)
             copies.append(folder / f"copy{len(copies)}")
             unpack(io.BytesIO(packed(workspace.layers[-1])), copies[-1])
-            copy = merge(copies, folder / "base")
-            assert shape(copy) == shape(state)
-            assert state_digest(copy) == state_digest(state)
+            unpacked = merge(copies, folder / "base")
+            assert shape(unpacked) == shape(state)
+            assert state_digest(unpacked) == state_digest(state)
             assert packed(copies[-1]) == packed(workspace.layers[-1])
+        if kind is Overlaid:
+            again = Overlaid(folder / "base", folder / "again")
+            again.layers = copies
+            for copy in copies:
+                make_whiteouts(copy)
+            with workspace.content() as content, again.content() as same:
+                assert content_of(same) == content_of(content)
 
 
 @pytest.fixture
@@ -319,7 +327,7 @@ def member(
         [member("upper/hard", tarfile.LNKTYPE, "/etc/passwd")],
         [member("upper/link", tarfile.SYMTYPE, "../.."), member("upper/hard", tarfile.LNKTYPE, "upper/link/victim")],
         [member("upper/device", tarfile.CHRTYPE)],
-        [member("upper/pipe", tarfile.FIFOTYPE)],
+        [member("upper/block", tarfile.BLKTYPE)],
         [member("upper/file"), member("upper/file")],
         [member("upper/nowhere/file")],
     ],

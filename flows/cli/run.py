@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.text import Text
@@ -39,6 +39,9 @@ if TYPE_CHECKING:
 
 HARMLESS = frozenset({"HOME", "USER", "LOGNAME", "SHELL", "PATH", "PWD", "LANG", "LC_ALL", "TERM", "TZ", "HOSTNAME"})
 """Variables of the environment that are no secrets. All others that a step asks for by name are masked."""
+
+CLEANING_SECONDS = 10.0
+"""After an interrupt: how long the run may remove its containers undisturbed before the next one counts."""
 
 
 def register(app: typer.Typer) -> None:
@@ -156,7 +159,7 @@ def _run_flow(name: str, parameters: dict[str, Any]) -> tuple[Ledger, str]:
 
     shown = display.LiveDisplay(errors)
     state = None
-    with shown, _watched_by(shown), _hang_up_is_interrupt(), contextlib.suppress(KeyboardInterrupt):
+    with shown, _watched_by(shown), _interrupted_once(), contextlib.suppress(KeyboardInterrupt):
         state = batch_change(engine=DockerRuntime(), **parameters, return_state=True)
     if state is None or shown.run_stopped:
         errors.print("interrupted: the containers are removed; run again, and no finished step is repeated")
@@ -183,20 +186,23 @@ def _tell_where(what: str, where: str) -> None:
 
 
 @contextlib.contextmanager
-def _hang_up_is_interrupt() -> Iterator[None]:
-    """A terminal that is closed stops the run as Ctrl-C does, unless the user asked for other (nohup)."""
+def _interrupted_once() -> Iterator[None]:
+    """Ctrl-C, or a closed terminal unless that is ignored (nohup), raises KeyboardInterrupt; then there is some peace."""
+    since = float("-inf")
 
-    def interrupt(number: int, frame: FrameType | None) -> NoReturn:
-        raise KeyboardInterrupt
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        nonlocal since
+        if time.monotonic() - since > CLEANING_SECONDS:
+            since = time.monotonic()
+            raise KeyboardInterrupt
 
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_DFL:
-        yield
-        return
-    signal.signal(signal.SIGHUP, interrupt)
+    numbers = [number for number in (signal.SIGINT, signal.SIGHUP) if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, interrupt) for number in numbers}
     try:
         yield
     finally:
-        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextlib.contextmanager
