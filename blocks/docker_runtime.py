@@ -132,6 +132,11 @@ class DockerRuntime(Block):
         description="How much a container may write outside of its workspace, such as 10g. Only some storage drivers "
         "can limit that (overlay2 on XFS with project quotas, btrfs, zfs); others refuse the container.",
     )
+    changes: str = Field(
+        default="16g",
+        description="How much a step may leave changed in its workspace, such as 500m or 16g. A step that leaves more "
+        "has failed; a sparse file counts as if it were full.",
+    )
     capabilities: list[str] = Field(
         default=list(PACKAGE_MANAGER_CAPABILITIES),
         description="What root in a container may do. The default is what package managers need.",
@@ -176,9 +181,9 @@ class DockerRuntime(Block):
             raise ValueError("must be image, root, or numbers as in 1000 or 1000:1000")
         return value
 
-    @field_validator("memory")
+    @field_validator("memory", "changes")
     @classmethod
-    def _memory_is_a_size(cls, value: str | None) -> str | None:
+    def _size_can_be_read(cls, value: str | None) -> str | None:
         if value is not None:
             try:
                 parse_bytes(value)
@@ -217,7 +222,7 @@ class DockerRuntime(Block):
 
         def access() -> WorkspaceAccess:
             kind = OverlayAccess if self.workspace_mode(folder)[0] == "overlay" else CopyAccess
-            return kind(connection.engine, Aside(folder))
+            return kind(connection.engine, Aside(folder), int(parse_bytes(self.changes)))
 
         room = DockerRoom(connection.engine, self._policy(), plan, access, connection.images.forget)
         try:

@@ -16,7 +16,7 @@ from blocks.aside import Aside
 from blocks.copied_trees import Node, Tree, end_of_archive, folders_above, is_at_or_below, merged, pack, pack_files
 from blocks.docker_engine import Engine, Removal
 from blocks.harvest import harvest
-from blocks.overlays import UPPER, Overlays, mount_options, settle, unmountable
+from blocks.overlays import UPPER, Overlays, check_size, mount_options, settle, unmountable
 from blocks.runtime import ContainerRefused, Layers, ReadOnlyFile, RuntimeUnavailable
 from blocks.workspace_targets import WORK, Entry, place_of
 
@@ -58,8 +58,9 @@ class WorkspaceAccess(Protocol):
 class OverlayAccess:
     """The engine mounts an overlay of our folders, and binds the files. Both are on one machine, and we are root."""
 
-    def __init__(self, engine: Engine, aside: Aside) -> None:
-        self._engine = engine
+    def __init__(self, engine: Engine, aside: Aside, limit_bytes: int) -> None:
+        """``limit_bytes``: how much a step may leave changed."""
+        self._engine, self._limit_bytes = engine, limit_bytes
         self._overlays = Overlays(aside)
         self._layer = Path()
 
@@ -78,7 +79,7 @@ class OverlayAccess:
         """Everything is mounted."""
 
     def collect(self, container: str, cancel: Event) -> None:
-        settle(self._layer / UPPER)
+        check_size(settle(self._layer / UPPER), self._limit_bytes)
 
     def release(self, container: str) -> Removal:
         return self._engine.remove_later(container=container, volume=container)
@@ -90,8 +91,9 @@ class OverlayAccess:
 class CopyAccess:
     """The workspace lives in a volume of the engine, from step to step; files are sent too. Works with any engine."""
 
-    def __init__(self, engine: Engine, aside: Aside) -> None:
-        self._engine, self._aside = engine, aside
+    def __init__(self, engine: Engine, aside: Aside, limit_bytes: int) -> None:
+        """``limit_bytes``: how much a step may leave changed."""
+        self._engine, self._aside, self._limit_bytes = engine, aside, limit_bytes
         self._numbers = itertools.count()
         self._volume: str | None = None
         self._holds: Layers | None = None
@@ -138,7 +140,9 @@ class CopyAccess:
         with self._engine.trouble("cannot read the workspace back from the engine"):
             archive, _ = self._engine.api.get_archive(container, WORK)
             with closing(archive):  # read to the end or not: the engine removes no container that it still sends
-                self._closed = harvest(_until(cancel, archive), self._before, self._layer, self._covered)
+                self._closed = harvest(
+                    _until(cancel, archive), self._before, self._layer, self._covered, limit_bytes=self._limit_bytes
+                )
         self._holds = self._next
 
     def release(self, container: str) -> Removal:

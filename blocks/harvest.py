@@ -5,8 +5,10 @@ Trusts nothing in the archive: no name leads outside of the layer, no link is fo
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
+import sys
 import tarfile
 from collections.abc import Collection, Iterable, Iterator, Set
 from contextlib import contextmanager
@@ -14,7 +16,7 @@ from pathlib import Path
 from typing import IO, cast
 
 from blocks.copied_trees import Node, Tree, folders_above, is_at_or_below
-from blocks.overlays import DELETED, UPPER, open_mode
+from blocks.overlays import DELETED, UPPER, check_size, open_mode
 from blocks.runtime import RuntimeUnavailable
 
 _CHUNK_BYTES = 1 << 20
@@ -42,12 +44,15 @@ class ChunkReader:
         return b"".join(parts)
 
 
-def harvest(archive: Iterable[bytes], before: Tree, layer: Path, covered: Collection[bytes]) -> Set[bytes]:
+def harvest(
+    archive: Iterable[bytes], before: Tree, layer: Path, covered: Collection[bytes], *, limit_bytes: int = sys.maxsize
+) -> Set[bytes]:
     """Write what differs from ``before`` to ``layer``, in the form of ``blocks.runtime.Layers``.
 
     ``archive``: a tar of /work. ``covered``: paths that files were put at; they count as unchanged.
     Returns the paths whose permissions are not as they would be sent: a layer does not keep that.
-    Raises RuntimeUnavailable if the archive cannot be what an engine sends.
+    Raises RuntimeUnavailable if the archive cannot be what an engine sends, ContainerRefused if more than
+    ``limit_bytes`` were changed.
     """
     (layer / UPPER).mkdir()
     (layer / UPPER).chmod(0o777)
@@ -57,11 +62,16 @@ def harvest(archive: Iterable[bytes], before: Tree, layer: Path, covered: Collec
             fileobj=cast(IO[bytes], ChunkReader(archive)), mode="r|", encoding="utf-8", errors="surrogateescape"
         ) as members:
             kept: list[tarfile.TarInfo] = vars(members)["members"]  # tarfile would keep them all
-            comparison = _Comparison(members, before, upper, covered)
+            comparison = _Comparison(members, before, upper, covered, limit_bytes)
             for member in members:
                 comparison.take(member)
                 kept.clear()
-    except (tarfile.TarError, OSError) as error:
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            where = f"cannot keep the workspace in {layer}: {error.strerror}"
+            raise RuntimeUnavailable(f"{where}; free some space there, or let the step write less") from error
+        raise RuntimeUnavailable(f"cannot read the workspace back from the engine: {error}") from error
+    except tarfile.TarError as error:
         raise RuntimeUnavailable(f"cannot read the workspace back from the engine: {error}") from error
     finally:
         upper.close()
@@ -72,8 +82,11 @@ def harvest(archive: Iterable[bytes], before: Tree, layer: Path, covered: Collec
 
 
 class _Comparison:
-    def __init__(self, members: tarfile.TarFile, before: Tree, upper: _Upper, covered: Collection[bytes]) -> None:
+    def __init__(
+        self, members: tarfile.TarFile, before: Tree, upper: _Upper, covered: Collection[bytes], limit_bytes: int
+    ) -> None:
         self._members, self._before, self._upper, self._covered = members, before, upper, covered
+        self._limit_bytes, self._changed_bytes = limit_bytes, 0
         # Folders that only lead to a covered path, and were not there: nobody's change.
         self._ways = folders_above(covered) - before.keys()
         self._seen: dict[bytes, Node] = {}
@@ -131,6 +144,8 @@ class _Comparison:
 
     def _take_file(self, path: bytes, content: IO[bytes], size: int, was: Node | None, *, executable: bool) -> None:
         if was is None or was.kind != "file" or was.executable != executable or os.stat(was.source).st_size != size:
+            self._changed_bytes += size
+            check_size(self._changed_bytes, self._limit_bytes)
             source = self._upper.file(path, _pieces(content), executable=executable)
         else:
             source = self._take_if_changed(path, content, was)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from blocks.aside import Aside
-from blocks.runtime import Layers, ReadOnlyFile
+from blocks.runtime import ContainerRefused, Layers, ReadOnlyFile
 from blocks.workspace_targets import Entry, place_of
 
 UPPER, DELETED, _WORK = "upper", "deleted", "work"
@@ -114,15 +115,25 @@ def open_mode(mode: int) -> int:
     return 0o777 if stat.S_ISDIR(mode) or mode & stat.S_IXUSR else 0o666
 
 
-def settle(upper: Path) -> None:
+def check_size(changed_bytes: int, limit_bytes: int) -> None:
+    """Raises ContainerRefused if a step changed more than it may."""
+    if changed_bytes > limit_bytes:
+        raise ContainerRefused(
+            f"the step left {changed_bytes:,} bytes of changed files in its workspace, and may leave {limit_bytes:,}; "
+            "remove what is not needed at the end of the step, or raise the runtime's limit (changes). "
+            "A sparse file counts as if it were full."
+        )
+
+
+def settle(upper: Path) -> int:
     """Let any user read and write what a step left, and take away setuid bits. Executable stays executable.
 
-    Follows no link, and no tree is too deep.
+    Follows no link, and no tree is too deep. Returns the bytes of all files, sparse or not.
     """
     upper.chmod(0o777)
-    fd = os.open(upper, _FOLDER)
+    fd, size = os.open(upper, _FOLDER), _Sum()
     try:
-        waiting = [_settle_folder(fd)]
+        waiting = [_settle_folder(fd, size)]
         while waiting:
             down = waiting[-1].pop() if waiting[-1] else None
             if down is None:
@@ -131,9 +142,10 @@ def settle(upper: Path) -> None:
                 above, fd = fd, os.open(down or "..", _FOLDER, dir_fd=fd)
                 os.close(above)
             if down is not None:
-                waiting.append(_settle_folder(fd))
+                waiting.append(_settle_folder(fd, size))
     finally:
         os.close(fd)
+    return size.bytes
 
 
 def make_whiteouts(layer: Path) -> None:
@@ -224,15 +236,23 @@ def _scan(root: bytes, folder: bytes) -> Iterator[tuple[bytes, os.DirEntry[bytes
             yield os.path.join(folder, entry.name), entry
 
 
-def _settle_folder(fd: int) -> list[str]:
+@dataclass
+class _Sum:
+    bytes: int = 0
+
+
+def _settle_folder(fd: int, size: _Sum) -> list[str]:
     """Settle the entries of a folder; returns the names of the folders among them."""
     folders = []
     with os.scandir(fd) as entries:
         for entry in entries:
-            mode = entry.stat(follow_symlinks=False).st_mode
+            status = entry.stat(follow_symlinks=False)
+            mode = status.st_mode
             if stat.S_ISDIR(mode):
                 folders.append(entry.name)
-            elif not stat.S_ISREG(mode):
+            elif stat.S_ISREG(mode):
+                size.bytes += status.st_size
+            else:
                 continue
             wanted = open_mode(mode)
             if stat.S_IMODE(mode) != wanted:

@@ -49,7 +49,7 @@ class ImageRefused(RuntimeTrouble):
 
 
 class ContainerRefused(RuntimeTrouble):
-    """The engine refuses the container as asked for (a bad mount target, a missing network)."""
+    """The container cannot be as asked for (a bad mount target, a missing network), or left more than it may."""
 
     temporary = False
 

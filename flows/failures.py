@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from blocks.runtime import ImageRefused, ImageUnavailable, PullStopped
+from blocks.runtime import ContainerRefused, ImageRefused, ImageUnavailable, PullStopped
 from blocks.store import StoreFull
 
 from .batches.errors import PermanentError, Stopped, TemplateError, TemporaryError
@@ -35,7 +35,7 @@ def failure_of_error(error: BaseException) -> Failure:
         return Failure(reason="disk_full", message=str(error))
     if isinstance(error, OutputError) or (isinstance(error, TemplateError) and ".outputs." in error.field):
         return Failure(reason="outputs", message=str(error))
-    if isinstance(error, PermanentError):
+    if isinstance(error, (PermanentError, ContainerRefused)):
         return Failure(reason="step_failed", message=str(error))
     return Failure(reason="infrastructure", message=str(error) or type(error).__name__)
 

@@ -111,7 +111,7 @@ def find_run(store: ArtifactStore, name: str) -> Ledger:
 
 def encoded(spec: ChangesetSpec) -> bytes:
     """A changeset spec as the store keeps it: upstream's JSON."""
-    return (json.dumps(spec.encode(), indent=1, ensure_ascii=False) + "\n").encode("utf-8", "surrogateescape")
+    return (json.dumps(spec.encode(), indent=1, ensure_ascii=False) + "\n").encode()
 
 
 def _runs(store: ArtifactStore, beginning: str) -> list[str]:

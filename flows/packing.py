@@ -158,10 +158,12 @@ class _Unpacking:
             self._folders.append((path, member))
         elif member.type == tarfile.SYMTYPE:
             os.symlink(_raw(member.linkname), name, dir_fd=folder)
-            self._set_link_status(name, folder, member)
+            self._set_owner_and_time(name, folder, member)
         elif member.type == tarfile.FIFOTYPE:
             kind = stat.S_IFSOCK if member.linkname == _SOCKET else stat.S_IFIFO
-            os.mknod(name, kind | member.mode & 0o777, dir_fd=folder)
+            os.mknod(name, kind | 0o600, dir_fd=folder)
+            os.chmod(name, member.mode & 0o777, dir_fd=folder)
+            self._set_owner_and_time(name, folder, member)
         elif member.type == tarfile.LNKTYPE:
             first, first_name = split(_path(member.linkname))
             there = self._other.folder(first)
@@ -186,7 +188,7 @@ class _Unpacking:
         os.fchmod(fd, member.mode & 0o777)
         os.utime(fd, (member.mtime, member.mtime))
 
-    def _set_link_status(self, name: bytes, folder: int, member: tarfile.TarInfo) -> None:
+    def _set_owner_and_time(self, name: bytes, folder: int, member: tarfile.TarInfo) -> None:
         if self._may_give_away:
             os.chown(name, member.uid, member.gid, dir_fd=folder, follow_symlinks=False)
         os.utime(name, (member.mtime, member.mtime), dir_fd=folder, follow_symlinks=False)

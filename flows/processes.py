@@ -67,7 +67,12 @@ class Process:
 
 
 def start(command: Sequence[str], *, folder: Path, environment: Mapping[str, str], log: Path) -> Process:
-    """Start a command in ``folder``, in a session of its own, as nobody's child; ``log`` takes what it says."""
+    """Start a command in ``folder``, in a session of its own, as nobody's child; ``log`` takes what it says.
+
+    The log of the life before stays beside it, with ``.old`` at its end: it may tell why that one ended.
+    """
+    if log.exists():
+        log.replace(f"{log}.old")
     launched = subprocess.run(
         (sys.executable, "-I", "-S", "-c", _LAUNCH, str(log), *command),
         cwd=folder,

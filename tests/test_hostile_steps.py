@@ -7,8 +7,10 @@ nothing outside of the workspace was written, nothing is left in the engine or o
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -613,6 +615,57 @@ def test_memory_and_processors_are_limited(host: Host) -> None:
     assert run.failure.reason == "out_of_memory"
     assert "Out of memory" in run.failure.message
     assert len(run.results) == 2
+
+
+@pytest.fixture
+def small(tmp_path: Path, mode: str) -> Iterator[Host]:
+    """A host whose disk has 64 MB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", disk], check=True)
+    try:
+        (disk / "host").mkdir()
+        with Host(disk / "host", DockerRuntime(workspaces=mode, network="none")) as host:
+            yield host
+            host.check_unharmed()
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "head -c 100000000 /dev/urandom > ignored.log",
+        "head -c 100000000 /dev/urandom > ignored.log 2> /dev/null; true",
+        "head -c 25000000 /dev/urandom > new",
+        "head -c 100000000 /dev/urandom",
+        "dd if=/dev/zero of=/dev/shm/full bs=1M",
+    ],
+    ids=["fails", "goes on", "diff", "output", "of the container"],
+)
+def test_a_full_disk_is_said_so_and_free_again_afterwards(small: Host, script: str) -> None:
+    free = shutil.disk_usage(small.bench.home).free
+
+    run = small.run(script, "echo never")
+
+    assert run.failure is not None
+    assert run.failure.reason == "disk_full"
+    assert "free some" in run.failure.message
+    assert len(run.results) == 1
+    assert shutil.disk_usage(small.bench.home).free > free - _MEGABYTE
+    assert small.run("echo x > x").failure is None
+
+
+def test_a_file_that_is_only_said_to_be_huge_costs_nothing(host: Host) -> None:
+    """A sparse file takes no disk, and those who would read it hours."""
+    began = time.monotonic()
+
+    run = host.run("truncate -s 1T sparse.log; echo x > new", "echo never")
+
+    assert run.failure is not None
+    assert run.failure.reason == "step_failed"
+    assert "1,099,511,627,778 bytes of changed files" in run.failure.message
+    assert time.monotonic() - began < 30
 
 
 # Rights

@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.alias_generators import to_camel
 
+from .gojson import well_formed
 from .records import RecordError, explain
 
 _KEYS = ("version", "changedFiles", "stdout", "stderr", "stepIndex", "artifacts", "outputs", "skipped")
@@ -76,7 +77,7 @@ class AfterStepResult(_Upstream):
             "stdout": self.stdout,
             "stderr": self.stderr,
             "stepIndex": self.step_index,
-            "diff": self.diff.decode("utf-8", "replace"),
+            "diff": well_formed(self.diff.decode("utf-8", "surrogateescape")),
             **({"artifacts": self.artifacts} if self.artifacts else {}),
             "outputs": self.outputs,
         }

@@ -15,6 +15,7 @@ from .diff import changes, split_by_group
 from .documents import Json
 from .errors import ChangesetError
 from .glob import compile_glob
+from .gojson import well_formed
 from .spec import Author, BatchSpec, ChangesetTemplate, Group, ImportChangesets, Published, PublishedRule
 from .template import ChangesetContext, StepState, render_changeset
 
@@ -47,11 +48,11 @@ class Commit:
     binary: bool = True
 
     def encode(self) -> dict[str, Json]:
-        """Upstream's JSON. As text, bytes that are not UTF-8 are lost."""
+        """Upstream's JSON. Bytes that are not UTF-8 are lost, also those of a diff as text."""
         if self.binary:
             version, diff = 2, b64encode(self.diff).decode("ascii")
         else:
-            version, diff = 0, self.diff.decode("utf-8", "replace")
+            version, diff = 0, self.diff.decode("utf-8", "surrogateescape")
         return _without_empty(
             {
                 "version": version,
@@ -87,7 +88,7 @@ class ChangesetSpec:
         return self.head_ref.removeprefix(_HEADS)
 
     def encode(self) -> dict[str, Json]:
-        """Upstream's JSON, in upstream's order. Empty texts are left out, as upstream does."""
+        """Upstream's JSON, in upstream's order. Empty texts are left out, and bytes that are not UTF-8 lost."""
         content = _without_empty(
             {
                 "baseRepository": self.repository_id,
@@ -306,4 +307,4 @@ def _problems(spec: ChangesetSpec, groups: Sequence[Group]) -> Iterator[str]:
 
 
 def _without_empty(content: Mapping[str, Json]) -> dict[str, Json]:
-    return {name: value for name, value in content.items() if value}
+    return {name: well_formed(value) for name, value in content.items() if value}

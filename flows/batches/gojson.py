@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from typing import Any
 
 from .errors import PermanentError
 from .template.text import quote_rune
@@ -35,7 +36,19 @@ def first_value(text: str) -> object:
     if start == len(text):
         raise JSONError("EOF")
     end = _end_of_value(text, start)
-    return _well_formed(json.loads(text[start:end], parse_int=_number, parse_float=_number))
+    return well_formed(json.loads(text[start:end], parse_int=_number, parse_float=_number))
+
+
+def well_formed(value: Any) -> Any:
+    """``value`` as JSON can carry it: every byte that is not UTF-8 (surrogate escapes) becomes U+FFFD, as in Go."""
+    match value:
+        case str():
+            return _SURROGATE.sub("\ufffd", value)
+        case list():
+            return [well_formed(item) for item in value]
+        case dict():
+            return {_SURROGATE.sub("\ufffd", key): well_formed(item) for key, item in value.items()}
+    return value
 
 
 def dumps(value: object) -> str:
@@ -50,17 +63,6 @@ def _number(text: str) -> float:
     if math.isinf(number):
         raise JSONError(f"json: cannot unmarshal number {text} into Go value of type float64")
     return number
-
-
-def _well_formed(value: object) -> object:
-    match value:
-        case str():
-            return _SURROGATE.sub("\ufffd", value)
-        case list():
-            return [_well_formed(item) for item in value]
-        case dict():
-            return {_SURROGATE.sub("\ufffd", key): _well_formed(item) for key, item in value.items()}
-    return value
 
 
 def _end_of_value(text: str, position: int) -> int:

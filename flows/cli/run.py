@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
@@ -187,7 +188,7 @@ def _tell_where(what: str, where: str) -> None:
 
 @contextlib.contextmanager
 def _interrupted_once() -> Iterator[None]:
-    """Ctrl-C, or a closed terminal unless that is ignored (nohup), raises KeyboardInterrupt; then there is some peace."""
+    """Ctrl-C, or a closed terminal (unless ignored: nohup), interrupts the run; more of it must wait for a while."""
     since = float("-inf")
 
     def interrupt(number: int, frame: FrameType | None) -> None:

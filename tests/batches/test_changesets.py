@@ -178,6 +178,18 @@ def test_bytes_that_are_not_utf_8_survive_in_binary_diffs_only() -> None:
     assert "+\ufffd\n" in json.dumps(text.encode(), ensure_ascii=False).encode().decode().replace("\\n", "\n")
 
 
+def test_bytes_that_are_not_utf_8_become_one_mark_each_in_the_json() -> None:
+    # A file's name may hold them, and a UTF-8 sequence may be cut short.
+    diff = b"diff --git x x\nnew file mode 100644\n--- /dev/null\n+++ x\n@@ -0,0 +1 @@\n+\xe2\x82\n"
+    spec = _spec(title="${{ index outputs `name` }}", message="${{ outputs.name }}")
+
+    (made,) = _build(spec, diff=diff, outputs={"name": "latin-\udce9.txt"}, binary_diffs=False)
+
+    content = json.loads(json.dumps(made.encode(), ensure_ascii=False).encode())
+    assert (content["title"], content["commits"][0]["message"]) == ("latin-\ufffd.txt", "latin-\ufffd.txt")
+    assert content["commits"][0]["diff"].endswith("\n+\ufffd\ufffd\n")
+
+
 def _rules(*rules: tuple[str, Any]) -> tuple[PublishedRule, ...]:
     return tuple(PublishedRule(pattern=pattern, value=value) for pattern, value in rules)
 
