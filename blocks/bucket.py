@@ -49,6 +49,7 @@ _CHECK = ".check"
 _CHUNK_BYTES = 1024 * 1024
 _PART_BYTES = 16 * 1024 * 1024
 _MAX_PARTS = 10_000
+_FORGOTTEN_SECONDS = 24 * 3600
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.2, 8.0
 
 
@@ -136,7 +137,7 @@ class BucketStore:
             page = partial(page, ContinuationToken=answer["NextContinuationToken"])
 
     def check(self) -> None:
-        """Write, read and list in the bucket, and find out whether conditional writes are honoured."""
+        """Write, read and list in the bucket; find out if conditional writes are honoured; abort forgotten uploads."""
         content = uuid4().hex.encode()
         self._put_object(_CHECK, content)
         self._download(_CHECK, BytesIO())
@@ -145,6 +146,8 @@ class BucketStore:
             log.warning(
                 "%s: no conditional writes; of two writers at the same moment the later one wins", self.location
             )
+        with suppress(ClientError, BotoCoreError):  # no right to see them, or a store that knows no such request
+            self._abort_forgotten_uploads()
 
     def _write(self, key: str, write: Callable[[_Condition], str], *, if_absent: bool) -> bool:
         if not if_absent:
@@ -198,6 +201,13 @@ class BucketStore:
             with suppress(StoreTrouble):  # parts that are left behind are paid for
                 self._answer(abort)
             raise
+
+    def _abort_forgotten_uploads(self) -> None:
+        """Parts that killed writers left are paid for. Writers may be on any host: only an upload's age tells."""
+        listing = self.client.list_multipart_uploads(Bucket=self.bucket, Prefix=self._name(""))
+        for upload in listing.get("Uploads", []):
+            if upload["Initiated"].timestamp() < time.time() - _FORGOTTEN_SECONDS:
+                self.client.abort_multipart_upload(Bucket=self.bucket, Key=upload["Key"], UploadId=upload["UploadId"])
 
     def _put_part(self, key: str, upload_id: str, number: int, part: bytes) -> str:
         put = partial(

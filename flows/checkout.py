@@ -4,7 +4,8 @@ checkouts/<key>/               open to nobody else
 checkouts/<key>/tree/          the files, 0666 or 0777, folders 0777, with a disposable .git for the steps
 checkouts/<key>/size           bytes, for ``prune``
 checkouts/<key>.lock           shared by who uses the checkout; its time is the time of the last use
-checkouts/<key>.building       not finished; a leftover when nobody holds the lock
+checkouts/<key>.building       not finished; a leftover when nobody holds the builder's lock
+checkouts/<key>.builder        held by who builds, and by the git that it started
 """
 
 from __future__ import annotations
@@ -143,11 +144,8 @@ class Checkouts:
         lock = FileLock(self._folder / f"{key}.lock")
         try:
             lock.share()
-            while not (self._folder / key / "tree").is_dir():
-                lock.take()  # lets go of the shared hold for a moment: look again
-                if not (self._folder / key / "tree").is_dir():
-                    self._build(key, source, lock)
-                lock.share()
+            if not (self._folder / key / "tree").is_dir():
+                self._build_once(key, source, lock)
             os.utime(lock.path)
         except BaseException:
             lock.release()
@@ -158,12 +156,22 @@ class Checkouts:
         if previous is not None:
             previous.release()
 
-    def _build(self, key: str, source: _Source, lock: FileLock) -> None:
+    def _build_once(self, key: str, source: _Source, shared: FileLock) -> None:
+        """Build unless somebody else is faster. Builders have a lock of their own: the other one all users share."""
+        alone = FileLock(self._folder / f"{key}.builder")
+        alone.take()
+        try:
+            if not (self._folder / key / "tree").is_dir():
+                self._build(key, source, (shared, alone))
+        finally:
+            alone.remove()
+
+    def _build(self, key: str, source: _Source, locks: tuple[FileLock, ...]) -> None:
         building = self._folder / f"{key}.building"
         remove_tree(building)
         building.mkdir(mode=0o700)
         try:
-            size = _check_out(source, building / "tree", lock)
+            size = _check_out(source, building / "tree", locks)
             (building / "size").write_text(str(size))
             remove_tree(self._folder / key)
             building.rename(self._folder / key)
@@ -193,6 +201,7 @@ class Checkouts:
                 (self._folder / key).rename(building)  # so that no half of it can be taken for a checkout
             if not remove_tree(building):
                 return False
+            (self._folder / f"{key}.builder").unlink(missing_ok=True)
             lock.remove()
             return True
         finally:
@@ -213,8 +222,8 @@ class _Source:
         return f"{self.commit[:12]}-{hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:20]}"
 
 
-def _check_out(source: _Source, tree: Path, lock: FileLock) -> int:
-    """Make the tree with its ``.git``; returns the bytes that it takes. A git that outlives us keeps the lock."""
+def _check_out(source: _Source, tree: Path, locks: tuple[FileLock, ...]) -> int:
+    """Make the tree with its ``.git``; returns the bytes that it takes. A git that outlives us keeps the locks."""
     dot_git = tree / ".git"
     _make_dot_git(source, dot_git)
     try:
@@ -225,7 +234,7 @@ def _check_out(source: _Source, tree: Path, lock: FileLock) -> int:
             work_tree=tree,
             cwd=tree,
             umask=0,
-            pass_fds=(lock.fileno(),),
+            pass_fds=tuple(lock.fileno() for lock in locks),
         )
     except GitFailed as error:
         refused = re.search(r"invalid path '.*'", error.stderr)

@@ -22,7 +22,7 @@ FAMILIAR_PORT = 4200
 START_SECONDS = 180
 STOP_SECONDS = 15
 
-_SERVER_SETTINGS = {
+SERVER_SETTINGS = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
     "DO_NOT_TRACK": "1",
@@ -186,7 +186,7 @@ def _start(folder: Path, port: int) -> _Record:
         "PREFECT_API_URL": _api_url(port),
     }
     command = (sys.executable, "-P", "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port))
-    environment = inherited | _SERVER_SETTINGS | own
+    environment = inherited | SERVER_SETTINGS | own
     process = processes.start(command, folder=folder, environment=environment, log=folder / "server.log")
     record = _Record(port, process.pid, process.birth, sys.executable)
     _write(folder, record)

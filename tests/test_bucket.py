@@ -143,6 +143,23 @@ class TestAgainstTheServer:
         uploads = store.client.list_multipart_uploads(Bucket=store.bucket, Prefix="parts/")
         assert uploads.get("Uploads", []) == []
 
+    def test_a_check_aborts_what_killed_writers_began_long_ago(
+        self, s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        store = S3Artifacts(**s3_server.settings("forgotten")).store()
+        store.client.create_multipart_upload(Bucket=store.bucket, Key="forgotten/layer")
+
+        def uploads() -> list[object]:
+            listing = store.client.list_multipart_uploads(Bucket=store.bucket, Prefix="forgotten/")
+            return list(listing.get("Uploads", []))
+
+        store.check()
+        assert len(uploads()) == 1
+        monkeypatch.setattr("blocks.bucket._FORGOTTEN_SECONDS", -60)
+        store.check()
+
+        assert uploads() == []
+
 
 @pytest.mark.s3
 class TestARestart:

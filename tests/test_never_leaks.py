@@ -200,15 +200,11 @@ def test_the_reaper_of_one_run_leaves_the_others_alone(folder: Path, name: str) 
 
 
 def test_the_next_start_removes_what_a_power_cut_left(folder: Path, name: str) -> None:
-    for path in (
-        *("workspaces/dead/layers/0/upper", "checkouts/abc.building/tree", "mirrors/new-abc/refs", "mounts/new-abc"),
-        "workspaces/half.lock",
-        "checkouts/abc.lock",
-        "checkouts/half.lock",
-    ):
-        (folder / "home" / path).parent.mkdir(parents=True, exist_ok=True)
-        (folder / "home" / path).touch() if path.endswith(".lock") else (folder / "home" / path).mkdir()
-    (folder / "home/workspaces/dead.lock").touch()
+    home = folder / "home"
+    for left in ("workspaces/dead/layers/0", "checkouts/a.building/tree", "mirrors/new-a/refs", "mounts/new-a"):
+        (home / left).mkdir(parents=True)
+    for lock in ("workspaces/dead", "workspaces/begun", "checkouts/a", "checkouts/begun"):
+        (home / f"{lock}.lock").touch()
 
     run(folder, spec_of("next", "true"), name)
 

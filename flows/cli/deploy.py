@@ -48,7 +48,9 @@ def deploy(repositories: Sources = None, store: Store = None, as_json: AsJson = 
     for entry in entries:
         output.print(Text.assemble((f"{entry.done:<8} ", _STYLES[entry.done]), f"{entry.kind:<11} {entry.name}"))
     output.print(f"\nrun it     {form_address(server, entries)}", markup=False, soft_wrap=True)
-    output.print(f"a worker   batchwright up, or: prefect worker start --pool {pool_of(entries)}", markup=False)
+    output.print(
+        f"a worker   batchwright up, or on other machines: batchwright worker --pool {pool_of(entries)}", markup=False
+    )
 
 
 def find_server() -> LocalServer:

@@ -57,8 +57,8 @@ def run(
     ] = None,
     only: Only = "*",
     jobs: Jobs = 4,
-    fail_fast: Annotated[bool, typer.Option(help="Stop everything when the first workspace fails.")] = False,
-    skip_errors: Annotated[bool, typer.Option(help="Let failed workspaces be: the run is fine without them.")] = False,
+    fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Stop everything when a workspace fails.")] = False,
+    skip_errors: Annotated[bool, typer.Option("--skip-errors", help="Let failed workspaces be.")] = False,
     no_cache: Annotated[bool, typer.Option("--no-cache", help="Run every step, also if its result is known.")] = False,
     timeout: Annotated[
         float, typer.Option(min=0.001, metavar="SECONDS", help="How long one workspace may take, all steps together.")

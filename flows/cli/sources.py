@@ -34,7 +34,7 @@ Repositories = Annotated[
 ]
 Only = Annotated[str, typer.Option(metavar="GLOB", help="Only the repositories whose names match, to try things out.")]
 Jobs = Annotated[int, typer.Option("--jobs", "-j", min=1, max=256, help="How much to do at the same time.")]
-AllowIgnored = Annotated[bool, typer.Option(help="Also repositories that hold a .batchignore file.")]
+AllowIgnored = Annotated[bool, typer.Option("--allow-ignored", help="Also repositories that hold a .batchignore file.")]
 Store = Annotated[
     str | None,
     typer.Option(
