@@ -186,8 +186,9 @@ class ObjectReader:
         if b"\n" in wanted:
             raise ValueError(f"an object's name cannot hold a newline: {wanted!r}")
         stdin, stdout = _pipe(self._process.stdin), _pipe(self._process.stdout)
-        stdin.write(wanted + b"\n")
-        stdin.flush()
+        with suppress(BrokenPipeError):  # it has ended: so has its output
+            stdin.write(wanted + b"\n")
+            stdin.flush()
         header = stdout.readline()
         if not header:
             raise GitUnavailable(("cat-file", "--batch"), self._process.poll(), "it ended before its input did")
