@@ -375,5 +375,9 @@ def _workspace_state(failure: Failure | None) -> WorkspaceState:
 
 
 def run_id_of(name: str, flow_run_id: str) -> str:
-    """What a run is called in the store, good in keys and file names: the same for every attempt of one flow run."""
-    return f"{name.lstrip('.-_')[:NAME_CHARACTERS] or 'run'}-{flow_run_id[:8]}"
+    """What a run is called in the store, good in keys and file names: the same for every attempt of one flow run.
+
+    Of the flow run's id it takes the end. Prefect's ids are UUIDs of version 7: they begin with the time, and two runs
+    of one minute begin alike.
+    """
+    return f"{name.lstrip('.-_')[:NAME_CHARACTERS] or 'run'}-{flow_run_id[-12:]}"

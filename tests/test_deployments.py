@@ -115,7 +115,7 @@ class Dashboard:
         return dict(self.ask("GET", f"block_documents/{reference['$ref']['block_document_id']}"))
 
     def manifest(self, run: str) -> RunManifest:
-        (found,) = {key.split("/")[1] for key in self.store.list_keys("runs/") if run.split("-")[0] in key}
+        (found,) = {key.split("/")[1] for key in self.store.list_keys("runs/") if run.split("-")[-1] in key}
         return Ledger(self.store, found).manifest()
 
 
@@ -387,7 +387,7 @@ def containers_of(run: str) -> list[str]:
         text=True,
         check=True,
     )
-    return [line for line in listed.stdout.splitlines() if run.split("-")[0] in line]
+    return [line for line in listed.stdout.splitlines() if run.split("-")[-1] in line]
 
 
 CRASH: dict[str, Any] = YAML(typ="safe").load(INFRA / "automations" / "crash-silent-runs.yaml")

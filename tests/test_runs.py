@@ -506,3 +506,11 @@ def test_any_name_of_a_batch_change_will_do(place: Place, name: str) -> None:
 
     assert manifest.state == "completed"
     assert Ledger(place.store, run_id).manifest() == manifest
+
+
+def test_runs_of_one_minute_have_ids_of_their_own() -> None:
+    """Prefect's ids begin with the time; two runs of one spec, begun at once, would share their ledger."""
+    first, second = "01a21373-20a5-7704-bb8f-86ac034e67b5", "01a21373-20a5-7f30-810a-3cdfac034902"
+
+    assert run_id_of("change", first) == "change-86ac034e67b5"
+    assert run_id_of("change", first) != run_id_of("change", second)
