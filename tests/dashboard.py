@@ -1,0 +1,113 @@
+"""Operated from the dashboard: `batchwright up` once for the whole session, and what people then do there.
+
+The dashboard is a client of the same API that this uses, with the same bodies.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+import urllib.request
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.error import HTTPError
+
+import pytest
+
+from blocks.folder import FolderStore
+from flows import worker
+from flows.batches.results import RunManifest
+from flows.ledger import Ledger
+from flows.server import LocalServer
+from tests.harness import Done, Installation
+
+ENDED = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
+RUN_SECONDS = 90
+
+
+@dataclass(frozen=True)
+class Dashboard:
+    """What people do in the dashboard, and what they see there."""
+
+    api: str
+    store: FolderStore
+
+    def ask(self, method: str, path: str, body: object = None) -> Any:
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(
+            f"{self.api}/{path}", data, {"Content-Type": "application/json"}, method=method
+        )
+        for _ in range(5):
+            try:
+                with urllib.request.urlopen(request, timeout=30) as answer:
+                    return json.loads(answer.read() or b"null")
+            except HTTPError as error:
+                error.close()
+                if error.code != 503:  # SQLite was busy for too long
+                    raise
+                time.sleep(1)
+        raise AssertionError(f"{method} {path}: the server is too busy")
+
+    def deployment(self) -> dict[str, Any]:
+        found: dict[str, Any] = self.ask("GET", "deployments/name/batch-change/batch-change")
+        return found
+
+    def submit(self, parameters: Mapping[str, object]) -> str:
+        """Submit the form; returns the flow run's id."""
+        path = f"deployments/{self.deployment()['id']}/create_flow_run"
+        return str(self.ask("POST", path, {"parameters": parameters})["id"])
+
+    def retry(self, run: str) -> None:
+        state = {"type": "SCHEDULED", "name": "AwaitingRetry", "message": "Retry from the UI"}
+        self.ask("POST", f"flow_runs/{run}/set_state", {"state": state, "force": True})
+
+    def wait(self, run: str, states: set[str] = ENDED) -> dict[str, Any]:
+        """The flow run, once it is in one of these states."""
+        deadline = time.monotonic() + RUN_SECONDS
+        while (found := self.ask("GET", f"flow_runs/{run}"))["state"]["type"] not in states:
+            assert time.monotonic() < deadline, found["state"]
+            time.sleep(0.3)
+        return dict(found)
+
+    def tasks(self, run: str, attempt: int) -> dict[str, str]:
+        """The task runs of an attempt at a flow run: name -> state."""
+        found = self.ask("POST", "task_runs/filter", {"flow_runs": {"id": {"any_": [run]}}})
+        return {task["name"]: task["state"]["name"] for task in found if task["flow_run_run_count"] == attempt}
+
+    def block(self, reference: Mapping[str, Any]) -> dict[str, Any]:
+        """The block that a parameter points to."""
+        return dict(self.ask("GET", f"block_documents/{reference['$ref']['block_document_id']}"))
+
+    def manifest(self, run: str) -> RunManifest:
+        (found,) = {key.split("/")[1] for key in self.store.list_keys("runs/") if run.split("-")[-1] in key}
+        return Ledger(self.store, found).manifest()
+
+
+def containers_of(run: str) -> list[str]:
+    listed = subprocess.run(
+        ("docker", "ps", "--format", "{{.Labels}}", "--filter", "label=batchwright.run"),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return [line for line in listed.stdout.splitlines() if run.split("-")[-1] in line]
+
+
+@pytest.fixture(scope="session")
+def up(
+    installation: Installation, prefect_server: LocalServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Done, Dashboard]]:
+    """`batchwright up`, and the dashboard after it. Results go where no other test's do."""
+    store = tmp_path_factory.mktemp("results")
+    try:
+        done = installation.command("up", "--store", store)
+        yield done, Dashboard(prefect_server.api_url, FolderStore(store))
+    finally:
+        worker.stop(installation.home)
+
+
+@pytest.fixture(scope="session")
+def dashboard(up: tuple[Done, Dashboard]) -> Dashboard:
+    return up[1]
