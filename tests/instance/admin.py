@@ -47,8 +47,8 @@ class NewFault(_Strict):
     seconds: float = 0
 
 
-def router(instance: Instance, token: str) -> APIRouter:
-    """The routes, open to who has ``token``."""
+def router(instance: Instance, token: str, *parts: APIRouter) -> APIRouter:
+    """The routes, and those of other modules (``parts``), open to who has ``token``."""
 
     def check(x_admin: Annotated[str, Header()] = "") -> None:
         if not hmac.compare_digest(x_admin, token):
@@ -144,4 +144,6 @@ def router(instance: Instance, token: str) -> APIRouter:
         with instance.transaction() as db:
             return [dict(row) for row in db.execute(statement, values or ()).fetchall()]
 
+    for part in parts:
+        routes.include_router(part)
     return routes

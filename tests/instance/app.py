@@ -7,7 +7,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
-from . import admin
+from . import admin, batches, graphql, search, webhooks
 from .accounts import Refused
 from .faults import Faults
 from .state import Instance
@@ -15,9 +15,14 @@ from .state import Instance
 
 def create_app(instance: Instance, admin_token: str) -> ASGIApp:
     """Everything that the instance serves."""
+    for schema in (batches.SCHEMA, webhooks.SCHEMA):
+        instance.create(schema)
     app = FastAPI(title="A fake Sourcegraph instance", openapi_url=None)
     app.add_exception_handler(Refused, _refuse)
-    app.include_router(admin.router(instance, admin_token))
+    for router in (graphql.router(instance), search.router(instance)):
+        app.include_router(router)
+    app.include_router(admin.router(instance, admin_token, webhooks.admin_router(instance)))
+    webhooks.start_sender(instance)
     return Faults(app, instance)
 
 
