@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event, Lock
@@ -48,7 +49,7 @@ class _Link:
     def connection(self, settings: dict[str, Any], connect: Callable[[], _Connection]) -> _Connection:
         with self._lock:
             if self._made is None or self._made[0] != settings:
-                self._made = settings, connect()
+                self._made = deepcopy(settings), connect()
             return self._made[1]
 
     def __reduce__(self) -> tuple[type[_Link], tuple[()]]:
@@ -250,7 +251,7 @@ class DockerRuntime(Block):
         return reap_abandoned(engine) if run is None else remove_run(engine, run)
 
     def _connected(self) -> _Connection:
-        return self._link.connection(self.model_dump(), self._connect)
+        return self._link.connection(dict(self), self._connect)
 
     def _connect(self) -> _Connection:
         engine = Engine(self.docker_host, self.tls_folder)
