@@ -36,12 +36,23 @@ class Credentials:
 
 
 @dataclass(frozen=True)
+class Route:
+    """How a server is reached, where that is not the usual way."""
+
+    proxy: SecretStr | None = None
+    """The proxy's address, with its password if it wants one; None: what the worker's environment says."""
+    ca_bundle: str = ""
+    """A file with the certificates to trust instead of the usual ones."""
+
+
+@dataclass(frozen=True)
 class RepositoryLocation:
     """A repository: its name in batch specs, its address without any secret in it, and what opens it."""
 
     name: str
     url: str
     credentials: Credentials = Credentials()
+    route: Route = Route()
 
 
 class RepositorySource(Protocol):

@@ -2,10 +2,10 @@
 
 runs/<run>/manifest.json               RunManifest, written at the start and at the end
 runs/<run>/spec.yaml                   the batch spec as given
+runs/<run>/scope.json                  the repositories that it was narrowed to, if it was
 runs/<run>/workspaces/<n>.json         WorkspaceResult, written when the workspace ends
 runs/<run>/steps/<n>-<step>.json       StepResult of what ran, failed or was skipped in this run
 runs/<run>/changesets/<n>.json .patch  changeset specs in upstream's form, and their diffs (git apply -p0)
-runs/<run>/approval.json               Approval: what people were asked about it, and their answer
 latest-run.json                        which run began last
 """
 
@@ -16,7 +16,6 @@ from collections.abc import Iterator, Sequence
 
 from blocks.store import ArtifactMissing, ArtifactStore, KeyRefused
 
-from .batches.approvals import Approval, read_approval
 from .batches.changesets import ChangesetSpec
 from .batches.errors import PermanentError
 from .batches.results import (
@@ -32,6 +31,8 @@ from .batches.results import (
 LATEST = "last"
 """How people call the run that began last."""
 
+EVERYTHING = "*"
+
 _LATEST_KEY = "latest-run.json"
 
 
@@ -45,8 +46,10 @@ class Ledger:
     def __init__(self, store: ArtifactStore, run_id: str) -> None:
         self.store, self.run_id = store, run_id
 
-    def begin(self, manifest: RunManifest, spec: str) -> None:
-        """Note that the run has begun."""
+    def begin(self, manifest: RunManifest, spec: str, only: str = EVERYTHING) -> None:
+        """Note that the run has begun. ``only``: a glob on the names of the repositories that it takes."""
+        if only != EVERYTHING:
+            self.store.put(self.key("scope.json"), json.dumps({"schema_version": 1, "only": only}).encode())
         self.store.put(self.key("spec.yaml"), spec.encode("utf-8", "surrogateescape"))
         self.keep_manifest(manifest)
         self.store.put(_LATEST_KEY, json.dumps({"schema_version": 1, "run_id": self.run_id}).encode())
@@ -72,20 +75,19 @@ class Ledger:
             if spec.commit is not None:
                 self.store.put(self.key(f"changesets/{number}.patch"), spec.commit.diff)
 
-    def keep_approval(self, approval: Approval) -> None:
-        """Write what people were asked or have answered, replacing the question before."""
-        self.store.put(self.key("approval.json"), approval.encode())
-
-    def approval(self) -> Approval:
-        """What people were asked, or have answered. Raises ArtifactMissing if they were not."""
-        return read_approval(self.store.get(self.key("approval.json")))
-
     def manifest(self) -> RunManifest:
         """The manifest; of a run that has not ended, with the workspaces that have."""
         manifest = read_run_manifest(self.store.get(self.key("manifest.json")))
         if manifest.ended_at is not None:
             return manifest
         return manifest.model_copy(update={"workspaces": tuple(self._workspaces())})
+
+    def only(self) -> str:
+        """The glob on repository names that the run was narrowed to."""
+        try:
+            return str(json.loads(self.store.get(self.key("scope.json")))["only"])
+        except ArtifactMissing:
+            return EVERYTHING
 
     def steps(self, workspace: WorkspaceResult) -> list[tuple[StepReference, StepResult]]:
         """The records of a workspace's steps, in order."""

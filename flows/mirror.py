@@ -8,7 +8,6 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import logging
-import os
 import re
 import threading
 import time
@@ -18,8 +17,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from blocks.sources import DEFAULT_USERNAME, RepositoryLocation
+from blocks.sources import RepositoryLocation
 
+from .access import access
 from .batches.errors import PermanentError, Stopped
 from .gitcommand import GitFailed, git
 from .scratch import scratch_folder
@@ -30,12 +30,6 @@ NETWORK_TIMEOUT_SECONDS = 1800.0
 _LIST_TIMEOUT_SECONDS = 120.0
 _LOCK_TICK_SECONDS = 0.05
 _COMMIT = re.compile(r"[0-9a-f]{40}")
-
-# Git asks this helper for a user and a password when, and only when, the host of the address demands them. The helper
-# is settings and environment of one git process: nothing of it is on a command line or on a disk.
-_CREDENTIAL_HELPER = (
-    '!f() { test "$1" = get && printf "username=%s\\npassword=%s\\n" "$BATCHWRIGHT_USERNAME" "$BATCHWRIGHT_TOKEN"; }; f'
-)
 
 
 class NoDefaultBranch(PermanentError):
@@ -138,7 +132,7 @@ class Mirror:
                 return
             self._create()
             self._remove_leftovers()
-            with self._access() as (env, secrets):
+            with access(self._location, self._folder) as (env, secrets):
                 self._fetch(commit, env, secrets, lock)
         log.debug("fetched %s of %s", commit, self.repository)
 
@@ -182,7 +176,7 @@ class Mirror:
     @cached_property
     def _listed(self) -> _References:
         patterns = ("HEAD", "refs/heads/*", "refs/tags/*")
-        with self._access() as (env, secrets):
+        with access(self._location, self._folder) as (env, secrets):
             args = ["ls-remote", "--symref", "--", self._location.url, *patterns]
             listed = git(args, env=env, secrets=secrets, cancel=self._cancel, timeout_seconds=_LIST_TIMEOUT_SECONDS)
         commits: dict[str, str] = {}
@@ -260,26 +254,6 @@ class Mirror:
             fetch("--", self._location.url, "+refs/heads/*:refs/all/heads/*", "+refs/tags/*:refs/all/tags/*")
             git(["update-ref", self._reference_to(commit), commit], git_dir=self.git_dir)
 
-    @contextmanager
-    def _access(self) -> Iterator[tuple[dict[str, str], dict[str, str]]]:
-        """Environment, open and secret, with which git gets into the repository."""
-        credentials = self._location.credentials
-        if credentials.token is not None and self._location.url.startswith(("https://", "http://")):
-            env = {
-                "GIT_CONFIG_COUNT": "1",
-                "GIT_CONFIG_KEY_0": f"credential.{_origin(self._location.url)}.helper",
-                "GIT_CONFIG_VALUE_0": _CREDENTIAL_HELPER,
-                "BATCHWRIGHT_USERNAME": credentials.username or DEFAULT_USERNAME,
-            }
-            yield env, {"BATCHWRIGHT_TOKEN": credentials.token.get_secret_value()}
-        elif credentials.ssh_key is not None or credentials.known_hosts:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            with scratch_folder(self._folder) as folder:
-                key = credentials.ssh_key.get_secret_value() if credentials.ssh_key else ""
-                yield {"GIT_SSH_COMMAND": _ssh_command(folder, key, credentials.known_hosts)}, {}
-        else:
-            yield {}, {}
-
 
 def _try_lock(fd: int) -> bool:
     try:
@@ -294,30 +268,8 @@ def _branches(references: _References) -> dict[str, str]:
     return {name.removeprefix(prefix): at for name, at in references.commits.items() if name.startswith(prefix)}
 
 
-def _origin(url: str) -> str:
-    scheme, _, rest = url.partition("://")
-    return f"{scheme}://{rest.partition('/')[0]}"
-
-
 def _refuses_commits(error: GitFailed) -> bool:
     said = error.stderr.lower()
     return any(
         text in said for text in ("unadvertised object", "not our ref", "does not support", "no such remote ref")
     )
-
-
-def _ssh_command(folder: Path, key: str, known_hosts: str) -> str:
-    """ssh with a key and known hosts from files that only we can read, and that are gone after the command."""
-    command = "ssh -o BatchMode=yes -o ConnectTimeout=30"
-    if key:
-        command += f" -i '{_private_file(folder / 'key', key.strip() + chr(10))}' -o IdentitiesOnly=yes"
-    if known_hosts:
-        file = _private_file(folder / "known_hosts", known_hosts.strip() + "\n")
-        command += f" -o UserKnownHostsFile='{file}' -o StrictHostKeyChecking=yes"
-    return command
-
-
-def _private_file(path: Path, content: str) -> Path:
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(content)
-    return path
