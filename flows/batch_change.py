@@ -22,6 +22,7 @@ from blocks.s3_artifacts import S3Artifacts
 from blocks.secrets import StepSecrets
 
 from . import progress, settings, summaries
+from .approval import REJECTED, Approvals
 from .batches.errors import Stopped
 from .batches.loading import load_spec
 from .batches.results import Failure, RunManifest, WorkspaceResult
@@ -29,6 +30,7 @@ from .batches.steps import Outside
 from .cancellation import watched
 from .execution import WorkspaceRun
 from .failures import is_temporary
+from .ledger import Ledger
 from .runs import BatchRun, Options, Surroundings, run_id_of
 from .workspace_folders import reap_workspaces
 
@@ -114,6 +116,9 @@ def batch_change(
     )
     artifacts.check()
     run_id = run_id_of(change.name, str(runtime.flow_run.id))
+    approvals = Approvals.of(Ledger(around.store, run_id)) if options.approval else None
+    if approvals and (shown := approvals.awaited()):
+        return conclude(shown, approvals, options)
     try:
         with BatchRun(run_id, spec, change, options, around) as run, watched(UUID(runtime.flow_run.id), run.cancel):
             find_workspaces(run)
@@ -125,7 +130,7 @@ def batch_change(
         return Cancelled(message="The run was stopped; run it again, and no finished step is repeated.")
     progress.observer.get()(progress.RunEnded(manifest))
     summaries.publish(manifest, run.ledger)
-    return _final_state(manifest)
+    return conclude(manifest, approvals, options)
 
 
 @task(name="find-workspaces", task_run_name="find workspaces", **_STAGE)
@@ -202,6 +207,16 @@ def collect_diff(
 def finish(run: BatchRun) -> RunManifest:
     """Put the changeset specs of all workspaces together, and close the ledger."""
     return run.finish()
+
+
+def conclude(manifest: RunManifest, approvals: Approvals | None, options: Options) -> State[Any]:
+    """What follows the results: the people's answer, where the run has to wait for one; then the end."""
+    if approvals and manifest.state == "completed" and manifest.changeset_specs:
+        answer = approvals.ask(manifest, hours=options.approval_hours)
+        if answer.decision == "rejected":
+            return Cancelled(name=REJECTED, message=answer.sentence)
+        return Completed(message=f"{manifest.headline}; {answer.sentence}")
+    return _final_state(manifest)
 
 
 def _final_state(manifest: RunManifest) -> State[Any]:

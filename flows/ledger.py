@@ -6,6 +6,7 @@ runs/<run>/scope.json                  the repositories that it was narrowed to,
 runs/<run>/workspaces/<n>.json         WorkspaceResult, written when the workspace ends
 runs/<run>/steps/<n>-<step>.json       StepResult of what ran, failed or was skipped in this run
 runs/<run>/changesets/<n>.json .patch  changeset specs in upstream's form, and their diffs (git apply -p0)
+runs/<run>/approval.json               Approval: what people were asked about it, and their answer
 latest-run.json                        which run began last
 """
 
@@ -16,6 +17,7 @@ from collections.abc import Iterator, Sequence
 
 from blocks.store import ArtifactMissing, ArtifactStore, KeyRefused
 
+from .batches.approvals import Approval, read_approval
 from .batches.changesets import ChangesetSpec
 from .batches.errors import PermanentError
 from .batches.results import (
@@ -74,6 +76,14 @@ class Ledger:
             self.store.put(self.key(f"changesets/{number}.json"), encoded(spec))
             if spec.commit is not None:
                 self.store.put(self.key(f"changesets/{number}.patch"), spec.commit.diff)
+
+    def keep_approval(self, approval: Approval) -> None:
+        """Write what people were asked or have answered, replacing the question before."""
+        self.store.put(self.key("approval.json"), approval.encode())
+
+    def approval(self) -> Approval:
+        """What people were asked, or have answered. Raises ArtifactMissing if they were not."""
+        return read_approval(self.store.get(self.key("approval.json")))
 
     def manifest(self) -> RunManifest:
         """The manifest; of a run that has not ended, with the workspaces that have."""

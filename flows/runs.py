@@ -67,6 +67,14 @@ class Options(BaseModel):
     workspace_timeout_seconds: float | None = Field(
         default=3600.0, gt=0, description="How long one workspace may take, from its set-up to its last step."
     )
+    approval: bool = Field(
+        default=False,
+        description="Wait, once the changeset specs are built, until a person approves or rejects them in the "
+        "dashboard: in the run's menu, Resume.",
+    )
+    approval_hours: float = Field(
+        default=168.0, gt=0, le=8760, description="How long to wait for an approval; then the run fails."
+    )
 
 
 @dataclass(frozen=True)

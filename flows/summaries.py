@@ -12,6 +12,7 @@ from blocks.store import StoreTrouble
 
 from .batches.results import RunManifest, WorkspaceResult
 from .ledger import Ledger
+from .markdown import block
 from .step_cache import stored
 
 DIFF_LINES = 200
@@ -64,15 +65,15 @@ def _page(manifest: RunManifest, ledger: Ledger) -> str:
 
 def _sections(manifest: RunManifest, ledger: Ledger) -> Iterator[str]:
     if manifest.failure:
-        yield _block("", manifest.failure.message)
+        yield block("", manifest.failure.message)
     for result in sorted(manifest.workspaces, key=lambda result: result.state == "completed"):
         change = result.diffstat
         stat = f"{change.files} files, +{change.added_lines} -{change.deleted_lines}"
         yield f"## {result.title}\n\n{result.state}: {stat}\n"
         if result.failure:
-            yield _block("", result.failure.message)
+            yield block("", result.failure.message)
         if result.diff and result.state == "completed":
-            yield _block("diff", _shown_diff(result, ledger))
+            yield block("diff", _shown_diff(result, ledger))
 
 
 def _shown_diff(result: WorkspaceResult, ledger: Ledger) -> str:
@@ -84,13 +85,6 @@ def _shown_diff(result: WorkspaceResult, ledger: Ledger) -> str:
     if len(lines) > DIFF_LINES:
         lines = [*lines[:DIFF_LINES], f"... {len(lines) - DIFF_LINES} more lines are in the store"]
     return "\n".join(lines)
-
-
-def _block(language: str, text: str) -> str:
-    """A code block that ``text`` cannot end."""
-    longest = max((len(run) for run in re.findall("`+", text)), default=0)
-    fence = "`" * max(3, longest + 1)
-    return f"{fence}{language}\n{text}\n{fence}\n"
 
 
 def _artifact_key(name: str) -> str:

@@ -27,7 +27,7 @@ from flows.batch_change import batch_change
 from flows.batches.loading import load_spec
 from flows.batches.results import RunManifest
 from flows.ledger import Ledger
-from flows.runs import run_id_of
+from flows.runs import Options, run_id_of
 from flows.server import LocalServer
 from infra.demo_repositories import make_repositories
 from tests.gitrepos import run_git
@@ -349,6 +349,15 @@ def test_a_run_that_cannot_begin_fails_with_the_reason(place: Place) -> None:
 
     assert run.state.is_failed()
     assert "the batch spec matches nothing" in (run.state.message or "")
+    assert list(run.ledger.store.list_keys(f"runs/{run.ledger.run_id}")) == []
+
+
+def test_only_a_deployments_run_can_wait_for_an_approval(place: Place) -> None:
+    """Nothing runs before somebody finds out that nobody can be asked."""
+    run = place.run(MIXED, options=Options(approval=True))
+
+    assert run.state.is_failed()
+    assert "start it from the dashboard" in (run.state.message or "")
     assert list(run.ledger.store.list_keys(f"runs/{run.ledger.run_id}")) == []
 
 
