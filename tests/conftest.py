@@ -10,7 +10,7 @@ import pytest
 from tests.fakes import FakeRuntime
 from tests.workbench import Workbench
 
-pytest_plugins = ["tests.harness", "tests.dashboard", "tests.s3server"]
+pytest_plugins = ["tests.harness", "tests.dashboard", "tests.browser", "tests.s3server"]
 
 
 @pytest.fixture

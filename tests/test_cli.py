@@ -308,6 +308,19 @@ class TestLookingBack:
         assert manifest.json == demo.json
         assert [step["state"] for step in steps.json["steps"]] == ["completed", "completed"]
 
+    def test_a_report_is_written(self, demo: Done, installation: Installation, tmp_path: Path) -> None:
+        page, nowhere = tmp_path / "report.html", tmp_path / "no" / "report.html"
+
+        done = installation.command("show", "--html", page)
+        refused = installation.command("show", "--html", nowhere)
+
+        assert (done.code, done.stdout.decode()) == (0, f"{page}\n"), done.stderr
+        assert page.read_text().count('class="workspace"') == 5
+        assert (refused.code, refused.error.strip()) == (
+            2,
+            f"--html {nowhere}: No such file or directory; name a file that can be written",
+        )
+
     def test_the_steps_of_a_workspace_are_shown(self, demo: Done, installation: Installation) -> None:
         text = installation.command("show", demo.json["run_id"], "acme/billing").stdout.decode()
 

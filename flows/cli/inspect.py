@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -14,6 +15,7 @@ from blocks.blobs import Blobs
 
 from ..batches.results import StepResult, WorkspaceResult
 from ..ledger import LATEST, Ledger, find_run
+from ..report import write_report
 from ..step_cache import stored
 from . import display
 from .console import output, print_json
@@ -36,9 +38,21 @@ def register(app: typer.Typer) -> None:
     app.command()(logs)
 
 
-def show(run: RunName = LATEST, workspace: WorkspaceName = None, store: Store = None, as_json: AsJson = False) -> None:
+def show(
+    run: RunName = LATEST,
+    workspace: WorkspaceName = None,
+    store: Store = None,
+    as_json: AsJson = False,
+    html: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write the run's report: one page for a browser, whole without a network."),
+    ] = None,
+) -> None:
     """Show what a run did: its workspaces, or the steps of one."""
     ledger = find_run(artifact_store(store), run)
+    if html is not None:
+        _write_report(ledger, html)
+        return
     manifest = ledger.manifest()
     chosen = _choose(manifest.workspaces, workspace) if workspace else None
     if as_json:
@@ -53,6 +67,15 @@ def show(run: RunName = LATEST, workspace: WorkspaceName = None, store: Store = 
     output.print(display.workspaces_table(manifest))
     for text in display.failures(manifest):
         output.print(text)
+
+
+def _write_report(ledger: Ledger, file: Path) -> None:
+    try:
+        with file.open("wb") as out:
+            write_report(ledger, out)
+    except OSError as error:
+        raise BadInput(f"--html {file}: {error.strerror}; name a file that can be written") from error
+    output.print(f"{file}", markup=False, soft_wrap=True)
 
 
 def diff(run: RunName = LATEST, workspace: WorkspaceName = None, store: Store = None) -> None:

@@ -1,0 +1,68 @@
+"""A real browser: the system's Chromium, driven by Playwright. What it shows is kept as pictures, for people."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page, Route, sync_playwright
+
+PICTURES = Path(__file__).parent.parent / ".state" / "screenshots"
+PATIENCE_SECONDS = 60
+OPTIONS = (
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+)
+
+
+@dataclass(frozen=True)
+class Eyes:
+    """Pages of one browser, and the folder that pictures of them go to."""
+
+    context: BrowserContext
+    folder: Path
+
+    def page(self) -> Page:
+        page = self.context.new_page()
+        page.set_default_timeout(PATIENCE_SECONDS * 1000)
+        return page
+
+    def picture(self, page: Page, name: str, *, whole: bool = False) -> None:
+        """Keep what the page shows now."""
+        page.screenshot(path=self.folder / f"{name}.png", full_page=whole)
+
+
+def _local_only(route: Route) -> None:
+    """Prefect's page asks a service for settings, also when told not to be analysed: nothing leaves the machine."""
+    if re.match(r"(http://(127\.0\.0\.1|localhost)[:/]|file:|data:|blob:)", route.request.url):
+        route.continue_()
+    else:
+        route.abort()
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Browser]:
+    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    assert found, "the tests of the dashboard need Chromium: ./infra/test installs it"
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=found, headless=True, args=list(OPTIONS))
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def eyes(chromium: Browser) -> Iterator[Eyes]:
+    PICTURES.mkdir(parents=True, exist_ok=True)
+    with chromium.new_context(viewport={"width": 1400, "height": 1000}, color_scheme="light") as context:
+        context.route("**/*", _local_only)
+        yield Eyes(context, PICTURES)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say where the pictures are."""
+    if any(report.nodeid.startswith("tests/test_browser") for report in terminalreporter.getreports("passed")):
+        terminalreporter.write_line(f"pictures of the dashboard: {PICTURES}")
