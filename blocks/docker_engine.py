@@ -6,7 +6,7 @@ import logging
 import re
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -44,7 +44,7 @@ class Engine:
         settings = kwargs_from_env() if host is None else {"base_url": host, "tls": _tls(tls_folder)}
         self.address = str(settings.get("base_url") or "the default socket")
         with self.trouble("cannot connect"):
-            self.api = docker.APIClient(
+            self.api = _Client(
                 **settings,
                 version="auto",
                 timeout=_TIMEOUT_SECONDS,
@@ -64,12 +64,21 @@ class Engine:
         except ENGINE_ERRORS as error:
             raise translated(error, doing, self.address) from error
 
-    @cached_property
+    @property
     def platform(self) -> str:
         """Operating system and architecture, such as linux/amd64. Raises RuntimeUnavailable."""
+        return f"{self._version.get('Os', 'linux')}/{self._version.get('Arch', '')}"
+
+    @property
+    def is_podman(self) -> bool:
+        """Whether this is Podman behind Docker's API. Raises RuntimeUnavailable."""
+        return any(part.get("Name") == "Podman Engine" for part in self._version.get("Components") or ())
+
+    @cached_property
+    def _version(self) -> dict[str, Any]:
         with self.trouble("cannot ask for its version"):
-            version = self.api.version()
-        return f"{version.get('Os', 'linux')}/{version.get('Arch', '')}"
+            answer: dict[str, Any] = self.api.version()
+        return answer
 
     def info(self) -> dict[str, Any]:
         """What the engine says of itself. Raises RuntimeUnavailable."""
@@ -109,6 +118,12 @@ class Removal:
         """Wait until it is gone; if the engine was away, try again. Never raises: the reaper takes what stays."""
         if not self.first_try.result():
             self.engine.remove(self.container, self.volume)
+
+
+def missing_limits(info: Mapping[str, Any]) -> list[str]:
+    """What an engine that says this of itself lets its containers have without a limit, whatever it is asked for."""
+    kept = {"memory": "MemoryLimit", "processes": "PidsLimit", "processor time": "CpuCfsQuota"}
+    return [what for what, key in kept.items() if info.get(key) is False]
 
 
 def translated(error: Exception, doing: str, address: str) -> RuntimeTrouble:
@@ -174,6 +189,18 @@ def _share_connections(api: docker.APIClient) -> None:
             api.mount(prefix, shared)
             api.trust_env = False
             adapter.close()
+
+
+class _Client(docker.APIClient):
+    """Trusts the authority that the engine's settings name, though REQUESTS_CA_BUNDLE may name others.
+
+    requests takes that variable before what a session says (https://github.com/psf/requests/issues/3829).
+    """
+
+    def merge_environment_settings(self, url: Any, proxies: Any, stream: Any, verify: Any, cert: Any) -> Any:
+        """What requests adds to a request."""
+        verify = self.verify if verify is None else verify
+        return super().merge_environment_settings(url, proxies, stream, verify, cert)
 
 
 def _tls(folder: str | None) -> TLSConfig | bool:

@@ -34,14 +34,17 @@ _TICK_SECONDS = 0.1
 _TEMPORARY = re.compile(
     r"toomanyrequests|too many requests|rate limit|connection refused|connection reset|no such host|i/o timeout"
     r"|tls handshake|timeout exceeded|deadline exceeded|server misbehaving|temporary failure|network is unreachable"
-    r"|no route to host|unexpected http status: 5\d\d|service unavailable|bad gateway|\beof\b|try again",
+    r"|no route to host|unexpected (http )?status[^\n]*: 5\d\d|service unavailable|bad gateway|\beof\b|try again",
     re.IGNORECASE,
 )
 _CANNOT_EXECUTE = re.compile(
     r"no such file|not found|permission denied|exec format error|not a directory", re.IGNORECASE
 )
 _PERMANENT = (
-    (r"no basic auth|unauthorized|authentication required|denied", "check the name and the registry credentials"),
+    (
+        r"no basic auth|unauthorized|authentication required|authorization failed|denied|forbidden",
+        "check the name and the registry credentials",
+    ),
     (r"manifest unknown|name unknown|not found|does not exist", "check the name and the tag"),
     (r"invalid reference|invalid repository|repository name must", "it is not a well-formed image reference"),
     (r"no matching manifest|does not match the specified platform", "it is not made for this platform"),
@@ -66,6 +69,7 @@ class Images:
         self._gates: dict[str, Lock] = {}
         self._images: dict[str, Image | ImageRefused] = {}
         self._pinned: dict[str, str] = {}
+        """By its digest what a reference meant when it was first asked for."""
         self._shells: dict[str, str | None] = {}
 
     def resolve(self, reference: str, cancel: Event) -> Image:
@@ -89,8 +93,6 @@ class Images:
         """The engine lost it: the next ``resolve`` pulls it again, by its digest where a registry gave it one."""
         with self._gate(image.reference):
             self._images.pop(image.reference, None)
-            if image.digest != image.id:
-                self._pinned[image.reference] = f"{_repository(image.reference)}@{image.digest}"
 
     def _gate(self, key: str) -> Lock:
         with self._lock:
@@ -106,7 +108,11 @@ class Images:
             found = self._inspect(wanted)
         if found is None:
             raise ImageUnavailable(f"image {reference}: it was pulled, and is gone again")
-        return Image(reference, found["Id"], _digest(reference, found), self._shell(reference, found["Id"]))
+        digest = _digest(reference, found)
+        if found.get("RepoDigests"):
+            self._pinned[reference] = f"{_repository(reference)}@{digest}"
+        user = (found.get("Config") or {}).get("User") or ""
+        return Image(reference, found["Id"], digest, self._shell(reference, found["Id"]), user)
 
     def _inspect(self, reference: str) -> dict[str, Any] | None:
         try:
@@ -116,7 +122,7 @@ class Images:
             if isinstance(error, APIError):
                 if error.status_code == 404:
                     return None
-                raise _image_trouble(reference, explanation(error), error.status_code or 500) from error
+                raise image_trouble(reference, explanation(error), error.status_code or 500) from error
             raise translated(error, f"image {reference}", self._engine.address) from error
 
     def _pull_unless(self, cancel: Event, reference: str) -> None:
@@ -136,11 +142,11 @@ class Images:
                 *_split(reference), stream=True, decode=True, auth_config=login, platform=self._platform
             )
             for line in progress:
-                if "error" in line:
-                    raise _image_trouble(reference, str(line["error"]), 500)
+                if problem := pull_problem(line):
+                    raise image_trouble(reference, problem, 500)
         except ENGINE_ERRORS as error:
             if isinstance(error, APIError):
-                raise _image_trouble(reference, explanation(error), error.status_code or 500) from error
+                raise image_trouble(reference, explanation(error), error.status_code or 500) from error
             if isinstance(error, InvalidRepository):
                 raise ImageRefused(f"image {reference}: {error}; it is not a well-formed image reference") from error
             raise translated(error, f"image {reference}", self._engine.address) from error
@@ -210,7 +216,13 @@ class _Pull(Thread):
         self.ended.set()
 
 
-def _image_trouble(reference: str, text: str, status: int) -> RuntimeTrouble:
+def pull_problem(line: Mapping[str, Any]) -> str:
+    """What went wrong, if a line of a pull's progress says so. Engines are about to leave ``error`` out (API 1.48)."""
+    detail = line.get("errorDetail") or {}
+    return str(line.get("error") or detail.get("message") or "")
+
+
+def image_trouble(reference: str, text: str, status: int) -> RuntimeTrouble:
     """What the engine's words about an image mean."""
     if re.search(r"no space left on device|disk quota exceeded", text, re.IGNORECASE):
         return RuntimeUnavailable(f"image {reference}: {text}; the engine's disk is full: free some space")

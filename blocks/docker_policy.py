@@ -43,10 +43,12 @@ class ContainerPolicy:
         """Whether containers have no network at all."""
         return self.network == "none"
 
-    def step(self, joined: str | None) -> dict[str, Any]:
+    def step(self, joined: str | None, image_user: str = "") -> dict[str, Any]:
         """The host configuration of a step's container; ``joined``: the container whose network it shares."""
+        # Docker gives capabilities to root only, Podman to any user; without new privileges nobody else can use them.
+        rights = self.capabilities if _is_root(self.user or image_user) else ()
         config = {
-            **self._harmless(self.capabilities),
+            **self._harmless(rights),
             "Init": self.init,
             "PidsLimit": self.pids_limit,
             **(self._own_network() if joined is None else {"NetworkMode": f"container:{joined}"}),
@@ -86,6 +88,10 @@ class ContainerPolicy:
             # The streams are read from the connection: a log would be a second copy that nobody reads.
             "LogConfig": {"Type": "none"},
         }
+
+
+def _is_root(user: str) -> bool:
+    return user.partition(":")[0] in ("", "0", "root")
 
 
 _RESERVED_FOR = {"/work": "the workspace itself", "/proc": "the system's own", "/sys": "the system's own"}

@@ -48,9 +48,9 @@ def _try_overlay(engine: Engine, place: Path) -> str:
     labels = our_labels({"role": "probe"}, _LIFETIME_SECONDS)
     image = _empty_image(engine, labels)
     try:
-        mount = overlay_mount(name, labels, mount_options([base], layer))
         try:
             with engine.trouble("the engine cannot mount an overlay of our folders"):
+                mount = overlay_mount(engine, name, labels, mount_options([base], layer))
                 engine.api.create_container(
                     image, entrypoint=["/none"], name=name, labels=labels, host_config={"Mounts": [mount]}
                 )

@@ -107,9 +107,8 @@ class DockerRoom:
         )
         try:
             mounts = self._access.mounts(name, labels, layers, layer, self._files(container))
-            self._create(
-                name, labels, container, {**self._policy.step(self._network(container.image)), "Mounts": mounts}
-            )
+            host = self._policy.step(self._network(container.image), container.image.user)
+            self._create(name, labels, container, {**host, "Mounts": mounts})
             self._access.fill(name)
             exit = execute(self._engine, name, stopping, stdout, stderr)
             return exit if exit.cancelled or exit.timed_out else self._collect(name, exit, cancel)

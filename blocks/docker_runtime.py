@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ from prefect.blocks.core import Block
 from pydantic import Field, HttpUrl, PrivateAttr, SecretStr, field_validator
 
 from blocks.aside import Aside
-from blocks.docker_engine import Engine
+from blocks.docker_engine import Engine, missing_limits
 from blocks.docker_images import Images, PullPolicy
 from blocks.docker_policy import PACKAGE_MANAGER_CAPABILITIES, ContainerPolicy
 from blocks.docker_probe import why_no_overlay
@@ -26,6 +27,8 @@ from blocks.docker_rooms import DockerRoom, RoomPlan
 from blocks.docker_workspaces import CopyAccess, OverlayAccess, WorkspaceAccess
 from blocks.registry_credentials import CredentialsInvalid, RegistryCredentials
 from blocks.runtime import Image, ImageRefused, Room, WorkspaceMode
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -37,6 +40,21 @@ class _Connection:
     lock: Lock = field(default_factory=Lock)
     modes: dict[int, tuple[WorkspaceMode, str]] = field(default_factory=dict)
     """By device: folders of one file system are all alike."""
+    looked_at: bool = False
+    """Whether people know which limits the engine does not keep."""
+
+
+def _warn_of_limits(connection: _Connection) -> None:
+    """Say it once: a step without them can take the whole machine."""
+    with connection.lock:
+        if not connection.looked_at:
+            connection.looked_at = True
+            if missing := missing_limits(connection.engine.info()):
+                log.warning(
+                    "the engine at %s keeps no limits of %s: a step can take all of the machine; let it use cgroups",
+                    connection.engine.address,
+                    " and ".join(missing),
+                )
 
 
 class _Link:
@@ -222,6 +240,7 @@ class DockerRuntime(Block):
         plan = RoomPlan(name, labels, folder, steps, self.abandoned_after_hours * 3600, self.stop_grace_seconds)
 
         def access() -> WorkspaceAccess:
+            _warn_of_limits(connection)
             kind = OverlayAccess if self.workspace_mode(folder)[0] == "overlay" else CopyAccess
             return kind(connection.engine, Aside(folder), int(parse_bytes(self.changes)))
 
@@ -240,7 +259,9 @@ class DockerRuntime(Block):
         """The engine in one line, for people. Raises RuntimeUnavailable."""
         engine = self._connected().engine
         info = engine.info()
-        return f"version {info['ServerVersion']} at {engine.address}, {engine.platform}, storage {info['Driver']}"
+        told = f"version {info['ServerVersion']} at {engine.address}, {engine.platform}, storage {info['Driver']}"
+        missing = missing_limits(info)
+        return f"{told}, without limits of {' and '.join(missing)}" if missing else told
 
     def reap(self, *, run: str | None = None) -> Reaped:
         """Remove what dead processes left in the engine; with ``run`` all of that run, dead or alive.

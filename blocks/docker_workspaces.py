@@ -18,7 +18,7 @@ from blocks.docker_engine import Engine, Removal
 from blocks.harvest import harvest
 from blocks.overlays import UPPER, Overlays, check_size, mount_options, settle, unmountable
 from blocks.runtime import ContainerRefused, Layers, ReadOnlyFile, RuntimeUnavailable
-from blocks.workspace_targets import WORK, Entry, place_of
+from blocks.workspace_targets import WORK, Entry, Place, place_of
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +73,7 @@ class OverlayAccess:
         self._overlays.begin_layer(layer)
         lowers = self._overlays.lowers(layers)
         lowers = [*self._overlays.mountpoints(lowers, files), *lowers]
-        return [overlay_mount(name, labels, mount_options(lowers, layer)), *map(_bind, files)]
+        return [overlay_mount(self._engine, name, labels, mount_options(lowers, layer)), *map(_bind, files)]
 
     def fill(self, container: str) -> None:
         """Everything is mounted."""
@@ -101,7 +101,7 @@ class CopyAccess:
         self._layer = Path()
         self._before: Tree = {}
         self._send: Tree = {}
-        self._files: list[tuple[bytes, ReadOnlyFile]] = []
+        self._files: list[tuple[Place, ReadOnlyFile]] = []
         self._covered: frozenset[bytes] = frozenset()
         self._closed: Set[bytes] = frozenset()
 
@@ -127,14 +127,17 @@ class CopyAccess:
             }
         self._holds = None
         self._next = None if self._covered else Layers(layers.base, (*layers.layers, layer))
-        options = {"NoCopy": True, "Labels": dict(labels)}
-        return [{"Type": "volume", "Source": self._volume, "Target": WORK, "VolumeOptions": options}]
+        return [_volume_mount(self._engine, self._volume, labels, {})]
 
     def fill(self, container: str) -> None:
-        work = WORK.strip("/").encode()
-        archive = itertools.chain(pack(self._send, work), pack_files(self._files), [end_of_archive()])
-        with self._engine.trouble("cannot send the workspace to the engine"):
-            self._engine.api.put_archive(container, "/", _pieces(archive))
+        if not self._engine.is_podman:  # which puts nothing of an archive for / into a volume
+            files = [(place.path, file) for place, file in self._files]
+            self._put(container, "/", pack(self._send, WORK.strip("/").encode()), files)
+            return
+        inside = [(place.inside, file) for place, file in self._files if place.inside is not None]
+        outside = [(place.path, file) for place, file in self._files if place.inside is None]
+        self._put(container, WORK, pack(self._send, b"."), inside)
+        self._put(container, "/", (), outside)
 
     def collect(self, container: str, cancel: Event) -> None:
         with self._engine.trouble("cannot read the workspace back from the engine"):
@@ -156,6 +159,13 @@ class CopyAccess:
             self._engine.remove(None, self._volume)
             self._volume = self._holds = None
 
+    def _put(
+        self, container: str, folder: str, tree: Iterable[bytes], files: Iterable[tuple[bytes, ReadOnlyFile]]
+    ) -> None:
+        archive = itertools.chain(tree, pack_files(files), [end_of_archive()])
+        with self._engine.trouble("cannot send the workspace to the engine"):
+            self._engine.api.put_archive(container, folder, _pieces(archive))
+
     def _place(self, files: Sequence[ReadOnlyFile]) -> None:
         """Find out where each file goes, and which of these places are in the workspace."""
         places = [(place_of(file.target, self._entry), file) for file in files]
@@ -163,7 +173,7 @@ class CopyAccess:
             if _ENGINES_OWN.match(place.path):
                 other = "choose another place, or let workspaces be overlays"
                 raise ContainerRefused(f"cannot put anything at {file.target}, the engine's own mount: {other}")
-        self._files = [(place.path, file) for place, file in places]
+        self._files = places
         self._covered = frozenset(place.inside for place, _ in places if place.inside is not None)
 
     def _entry(self, path: bytes) -> Entry | None:
@@ -173,10 +183,19 @@ class CopyAccess:
         return Entry(node.kind, os.readlink(node.source) if node.kind == "link" else b"")
 
 
-def overlay_mount(name: str, labels: Mapping[str, str], options: str) -> Mount:
+def overlay_mount(engine: Engine, name: str, labels: Mapping[str, str], options: str) -> Mount:
     """A volume of the engine that is an overlay at /work: made with its container, mounted as long as that runs."""
-    driver = {"Name": "local", "Options": {"type": "overlay", "device": "overlay", "o": options}}
-    volume = {"NoCopy": True, "Labels": dict(labels), "DriverConfig": driver}
+    return _volume_mount(engine, name, labels, {"type": "overlay", "device": "overlay", "o": options})
+
+
+def _volume_mount(engine: Engine, name: str, labels: Mapping[str, str], options: Mapping[str, str]) -> Mount:
+    """A volume at /work, made with its container unless it is there."""
+    volume: Mount = {"NoCopy": True}
+    if engine.is_podman:  # whose volumes, made with a container, have neither labels nor options
+        with engine.trouble("cannot make a volume for the workspace"):
+            engine.api.create_volume(name, driver="local", driver_opts=dict(options), labels=dict(labels))
+    else:
+        volume |= {"Labels": dict(labels), "DriverConfig": {"Name": "local", "Options": dict(options)}}
     return {"Type": "volume", "Source": name, "Target": WORK, "VolumeOptions": volume}
 
 

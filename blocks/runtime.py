@@ -63,6 +63,8 @@ class Image:
     digest: str
     shell: str
     """Absolute path of the shell inside: /bin/bash if it is there, else /bin/sh."""
+    user: str = ""
+    """Who runs in it, as the image says; empty: root."""
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import json
 import os
 import re
 import subprocess
@@ -70,7 +71,9 @@ def import_image(
                 with _opened(content) as file:
                     archive.addfile(info, file if info.isreg() else None)
         spool.seek(0)
-        client.import_image_from_data(spool, repository=name, tag=version, changes=list(changes))
+        answer = client.import_image_from_data(spool, changes=list(changes))
+    # Named afterwards: Podman's engine would call every version of it latest.
+    client.tag(json.loads(answer.splitlines()[-1])["status"], name, version)
 
 
 def busybox_tree(*, without: Iterable[str] = ()) -> Iterator[tuple[tarfile.TarInfo, bytes | str]]:

@@ -1,10 +1,11 @@
-"""Other ways to an engine: a second one of its own, to be stopped or filled; and the same one over TCP."""
+"""Other ways to an engine: a second one of its own, to be stopped or filled; and the same one over TCP, and TLS."""
 
 from __future__ import annotations
 
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import threading
 import time
@@ -71,7 +72,7 @@ class PrivateEngine:
                 stderr=log,
                 start_new_session=True,
             )
-        _wait_until(self._answers)
+        wait_until(lambda: answers(f"{self.folder}/docker.sock"))
 
     def stop(self, how: signal.Signals) -> None:
         """End it by a signal. SIGKILL leaves its containers running, as a crash does, until the next start."""
@@ -79,7 +80,7 @@ class PrivateEngine:
         self._process.send_signal(how)
         self._process.wait(_SECONDS)
         # Its containerd dies with it, a moment later; a new one would take the old one's socket for its own.
-        _wait_until(lambda: not self._processes("containerd "))
+        wait_until(lambda: not self._processes("containerd "))
         for name in ("docker.pid", "exec/containerd/containerd.pid", "exec/containerd/containerd.sock"):
             (self.folder / name).unlink(missing_ok=True)
 
@@ -92,15 +93,6 @@ class PrivateEngine:
                 if program in line and f"{self.folder}/" in line:
                     found.append(int(process.parent.name))
         return found
-
-    def _answers(self) -> bool:
-        with socket.socket(socket.AF_UNIX) as connection:
-            try:
-                connection.connect(f"{self.folder}/docker.sock")
-                connection.sendall(b"GET /_ping HTTP/1.0\r\n\r\n")
-                return b" 200 " in connection.recv(64)
-            except OSError:
-                return False
 
 
 class TcpDoor:
@@ -138,6 +130,38 @@ class TcpDoor:
         engine.close()
 
 
+class TlsDoor(TcpDoor):
+    """The same with TLS, for those who have a certificate of an authority of its own: the files in ``folder``."""
+
+    def __init__(self, socket_path: str, folder: Path) -> None:
+        super().__init__(socket_path)
+        make_certificates(folder)
+        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self._context.load_cert_chain(folder / "server-cert.pem", folder / "server-key.pem")
+        self._context.load_verify_locations(folder / "ca.pem")
+        self._context.verify_mode = ssl.CERT_REQUIRED
+
+    def _serve(self, client: socket.socket, engine: socket.socket) -> None:
+        try:
+            client = self._context.wrap_socket(client, server_side=True)
+        except OSError:  # no certificate, or a strange one
+            client.close()
+            engine.close()
+            return
+        super()._serve(client, engine)
+
+
+def make_certificates(folder: Path) -> None:
+    """An authority (ca.pem) and what it signed: server-cert.pem for 127.0.0.1, cert.pem for a client, with keys."""
+    folder.mkdir(exist_ok=True)
+    new = ("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2")
+    _run(*new, "-subj", "/CN=authority", "-keyout", f"{folder}/ca-key.pem", "-out", f"{folder}/ca.pem")
+    signed = (*new, "-CA", f"{folder}/ca.pem", "-CAkey", f"{folder}/ca-key.pem", "-addext", "basicConstraints=CA:FALSE")
+    for name, more in (("server-", ("-addext", "subjectAltName=IP:127.0.0.1")), ("", ())):
+        files = ("-keyout", f"{folder}/{name}key.pem", "-out", f"{folder}/{name}cert.pem")
+        _run(*signed, *more, "-subj", f"/CN={name or 'client'}", *files)
+
+
 def _pump(source: socket.socket, target: socket.socket) -> None:
     with suppress(OSError):
         while data := source.recv(65536):
@@ -146,10 +170,22 @@ def _pump(source: socket.socket, target: socket.socket) -> None:
         target.shutdown(socket.SHUT_WR)
 
 
-def _wait_until(true: Callable[[], bool]) -> None:
+def answers(socket_path: str) -> bool:
+    """Whether an engine answers at a Unix socket."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        try:
+            connection.connect(socket_path)
+            connection.sendall(b"GET /_ping HTTP/1.0\r\n\r\n")
+            return b" 200 " in connection.recv(64)
+        except OSError:
+            return False
+
+
+def wait_until(true: Callable[[], bool], told: Callable[[], str] = str) -> None:
+    """``told`` says what went wrong when it takes too long."""
     deadline = time.monotonic() + _SECONDS
     while not true():
-        assert time.monotonic() < deadline
+        assert time.monotonic() < deadline, told()
         time.sleep(0.05)
 
 

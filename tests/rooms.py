@@ -10,11 +10,15 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from blocks.docker_runtime import DockerRuntime
 from blocks.runtime import ContainerRun, Exit, Layers, ReadOnlyFile, Room
 from flows.layers import merge
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer as Buffer
 
 BUSYBOX = "batchwright/busybox:1"
 
@@ -44,6 +48,18 @@ class CountingSink:
     @property
     def digest(self) -> str:
         return self._hash.hexdigest()
+
+
+class CancellingSink(io.BytesIO):
+    """Keeps its content; sets ``cancel`` once something was written."""
+
+    def __init__(self, cancel: threading.Event) -> None:
+        super().__init__()
+        self._cancel = cancel
+
+    def write(self, data: Buffer, /) -> int:
+        self._cancel.set()
+        return super().write(data)
 
 
 class Rig:
@@ -100,9 +116,11 @@ class Rig:
         timeout: float | None = None,
         cancel: threading.Event | None = None,
         directory: str = "/work",
+        cancel_when_it_speaks: bool = False,
     ) -> Ran:
         """Run a script on the base and the kept layers; ``keep`` its own layer below what comes after."""
-        stdout, stderr = io.BytesIO(), io.BytesIO()
+        cancel = cancel or threading.Event()
+        stdout, stderr = CancellingSink(cancel) if cancel_when_it_speaks else io.BytesIO(), io.BytesIO()
         if layer is None:
             self._made += 1
             layer = self.folder / "layers" / str(self._made)
@@ -123,7 +141,7 @@ class Rig:
             layer,
             stdout=stdout,
             stderr=stderr,
-            cancel=cancel or threading.Event(),
+            cancel=cancel,
         )
         if keep:
             self.layers.append(layer)

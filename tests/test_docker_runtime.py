@@ -27,6 +27,8 @@ from pydantic import ValidationError
 from requests import Response
 
 from blocks.docker_engine import translated
+from blocks.docker_images import image_trouble, pull_problem
+from blocks.docker_policy import PACKAGE_MANAGER_CAPABILITIES, ContainerPolicy
 from blocks.docker_runtime import DockerRuntime
 from blocks.registry_credentials import CredentialsInvalid, RegistryCredentials
 from blocks.runtime import (
@@ -38,7 +40,7 @@ from blocks.runtime import (
     RuntimeUnavailable,
 )
 from tests import images
-from tests.engines import PrivateEngine, TcpDoor
+from tests.engines import PrivateEngine, TcpDoor, TlsDoor, make_certificates
 from tests.registry import Registry, rate_limited
 from tests.rooms import BUSYBOX, Rig, left_over
 
@@ -295,6 +297,44 @@ def test_what_is_worth_another_try_and_what_is_not(registry: Registry) -> None:
         DockerRuntime().resolve_image("127.0.0.1:9/nobody/there:1")
 
 
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("manifest for x not found: manifest unknown: manifest unknown", ImageRefused),
+        ("failed to resolve reference x: x: not found", ImageRefused),
+        ("pull access denied, repository does not exist or may require authorization", ImageRefused),
+        ("failed to authorize: failed to fetch anonymous token: 401 Unauthorized", ImageRefused),
+        ("server message: insufficient_scope: authorization failed", ImageRefused),
+        ("no match for platform in manifest: not found", ImageRefused),
+        (
+            "unexpected status from HEAD request to http://r/v2/x: 500 Internal Server Error",
+            ImageUnavailable,
+        ),
+        ("unexpected status from GET request to http://r/v2/x/blobs/y: 503 Service Unavailable", ImageUnavailable),
+        ("received unexpected HTTP status: 500 Internal Server Error", ImageUnavailable),
+        ("failed to do request: Head http://r/v2/: dial tcp: lookup r: no such host", ImageUnavailable),
+        ("unexpected status from HEAD request to http://r: 429 Too Many Requests", ImageUnavailable),
+        ("failed to extract layer: write /x: no space left on device", RuntimeUnavailable),
+    ],
+)
+def test_the_words_of_old_and_new_engines_about_a_pull_are_understood(text: str, kind: type[RuntimeTrouble]) -> None:
+    """Docker's own image store, containerd's (the default from Docker 29 on), Podman's."""
+    assert type(image_trouble("x:1", text, 500)) is kind
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ({"status": "Pulling"}, ""),
+        ({"error": "gone", "errorDetail": {"message": "gone"}}, "gone"),
+        ({"errorDetail": {"code": 1, "message": "gone"}}, "gone"),
+        ({"errorDetail": None}, ""),
+    ],
+)
+def test_a_failing_pull_is_noticed_with_every_version_of_the_api(line: dict[str, object], problem: str) -> None:
+    assert pull_problem(line) == problem
+
+
 @pytest.mark.docker
 def test_an_image_that_was_refused_is_not_asked_for_again(registry: Registry) -> None:
     runtime = DockerRuntime()
@@ -405,6 +445,21 @@ def test_limits_arrive_at_the_engine(tmp_path: Path, client: docker.APIClient) -
     assert {key: seen[0][key] for key in wanted} == wanted
 
 
+@pytest.mark.parametrize(
+    ("user", "image_user", "rights"),
+    [
+        (None, "", PACKAGE_MANAGER_CAPABILITIES),
+        (None, "root:root", PACKAGE_MANAGER_CAPABILITIES),
+        ("0:0", "1000", PACKAGE_MANAGER_CAPABILITIES),
+        (None, "nobody", ()),
+        ("1000:1000", "", ()),
+    ],
+)
+def test_only_root_keeps_rights(user: str | None, image_user: str, rights: tuple[str, ...]) -> None:
+    """Podman would give them to every user."""
+    assert ContainerPolicy(user=user).step(None, image_user)["CapAdd"] == list(rights)
+
+
 # How workspaces are made
 
 
@@ -436,12 +491,20 @@ def test_a_folder_on_a_file_system_without_overlays_is_copied(client: docker.API
 
 
 @pytest.mark.docker
-def test_an_engine_over_tcp(tmp_path: Path, client: docker.APIClient) -> None:
+@pytest.mark.parametrize("tls", [False, True], ids=["tcp", "tls"])
+def test_an_engine_over_tcp(
+    tmp_path: Path, client: docker.APIClient, monkeypatch: pytest.MonkeyPatch, tls: bool
+) -> None:
     """As a remote one: nothing of this machine can be mounted there, so workspace and files are sent."""
     (tmp_path / "shown").write_text("shown")
     shown = ReadOnlyFile(tmp_path / "shown", "/shown")
-    with TcpDoor("/var/run/docker.sock") as door:
-        runtime = DockerRuntime(docker_host=door.host, workspaces="copy")
+    # Other authorities that this machine trusts have no say.
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/etc/ssl/certs/ca-certificates.crt")
+    engine = "/var/run/docker.sock"
+    with TlsDoor(engine, tmp_path / "tls") if tls else TcpDoor(engine) as door:
+        runtime = DockerRuntime(
+            docker_host=door.host, tls_folder=str(tmp_path / "tls") if tls else None, workspaces="copy"
+        )
         with Rig(tmp_path, runtime, {"a": "a"}, steps=2) as rig:
             assert rig.run("cat /shown a; echo b > b", files=[shown]).stdout == b"showna"
             second = rig.run("cat b; exit 3")
@@ -451,6 +514,18 @@ def test_an_engine_over_tcp(tmp_path: Path, client: docker.APIClient) -> None:
             assert stopped.exit.timed_out
             assert rig.changes() == {"b": "b\n"}
         assert left_over(runtime, rig.workspace) == []
+
+
+@unclosed_sockets()
+@pytest.mark.docker
+def test_an_engine_that_wants_a_certificate_lets_nobody_else_in(tmp_path: Path, client: docker.APIClient) -> None:
+    with TlsDoor("/var/run/docker.sock", tmp_path / "ours") as door:
+        make_certificates(tmp_path / "others")
+        for name in ("cert.pem", "key.pem"):
+            (tmp_path / "ours" / name).write_bytes((tmp_path / "others" / name).read_bytes())
+
+        with pytest.raises(RuntimeUnavailable, match="does not answer"):
+            DockerRuntime(docker_host=door.host, tls_folder=str(tmp_path / "ours")).resolve_image(BUSYBOX)
 
 
 # An engine in trouble
