@@ -6,11 +6,13 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from threading import Event, Thread
 from typing import Any
 
 from docker.errors import APIError
 
+from blocks.disks import is_nearly_full
 from blocks.docker_engine import ENGINE_ERRORS, Engine, translated
 from blocks.docker_streams import Attachment, Demultiplexer
 from blocks.runtime import Exit, RuntimeUnavailable
@@ -36,6 +38,8 @@ class Stopping:
     grace_seconds: float
     """Between SIGTERM and SIGKILL; 0: SIGKILL at once."""
     limited_memory: bool
+    disk: Path
+    """A folder on the disk that must not become full."""
 
 
 def execute(engine: Engine, container: str, stopping: Stopping, stdout: Sink, stderr: Sink) -> Exit:
@@ -53,7 +57,7 @@ class _Execution:
         self._engine, self._container, self._stopping = engine, container, stopping
         self._waiter = _Waiter(engine, container)
         self._deadline = float("inf")
-        self._cancelled = self._timed_out = False
+        self._cancelled = self._timed_out = self._disk_full = False
         self._kill_at = self._give_up_at = float("inf")
 
     def run(self, attachment: Attachment, output: Demultiplexer) -> Exit:
@@ -83,17 +87,19 @@ class _Execution:
 
     @property
     def _stopped(self) -> bool:
-        return self._cancelled or self._timed_out
+        return self._cancelled or self._timed_out or self._disk_full
 
     def _stop_if_due(self) -> None:
         now = time.monotonic()
         if not self._stopped:
             self._cancelled = self._stopping.cancel.is_set()
             self._timed_out = not self._cancelled and now >= self._deadline
+            self._disk_full = not (self._cancelled or self._timed_out) and is_nearly_full(self._stopping.disk)
             if self._stopped:
-                self._kill_at = now + self._stopping.grace_seconds
+                grace = 0.0 if self._disk_full else self._stopping.grace_seconds
+                self._kill_at = now + grace
                 self._give_up_at = self._kill_at + _KILL_SECONDS
-                if self._stopping.grace_seconds:
+                if grace:
                     self._signal("SIGTERM")
         if now >= self._kill_at:
             self._kill_at = float("inf")
@@ -110,7 +116,7 @@ class _Execution:
 
     def _exit(self, code: int) -> Exit:
         if self._stopped:
-            return Exit(code, timed_out=self._timed_out, cancelled=self._cancelled)
+            return Exit(code, timed_out=self._timed_out, cancelled=self._cancelled, disk_full=self._disk_full)
         if code == 0 and not self._stopping.limited_memory:
             return Exit(code)
         state = self._state()

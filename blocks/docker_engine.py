@@ -22,6 +22,7 @@ from docker.tls import TLSConfig
 from docker.transport import UnixHTTPAdapter
 from docker.utils import kwargs_from_env
 
+from blocks.engine_folders import empty_container, empty_volume, is_too_deep
 from blocks.runtime import ContainerRefused, ImageUnavailable, RuntimeTrouble, RuntimeUnavailable
 
 log = logging.getLogger(__name__)
@@ -34,6 +35,10 @@ _TIMEOUT_SECONDS = 180
 
 _CONNECTIONS = 128
 _REMOVAL_TRIES = 6
+_TOLD_CHARACTERS = 500
+"""Of an engine's words in a log: they may hold a path that a step made."""
+_MEMORY_SHARE = 0.75
+"""Of the engine's machine, for one container at the most."""
 
 
 class Engine:
@@ -80,6 +85,16 @@ class Engine:
             answer: dict[str, Any] = self.api.version()
         return answer
 
+    @cached_property
+    def memory_ceiling(self) -> int | None:
+        """The most memory that one container may ever have, in bytes; None where the engine cannot limit it.
+
+        Raises RuntimeUnavailable.
+        """
+        info = self.info()
+        can_limit = info.get("MemoryLimit") and info.get("SwapLimit")
+        return int(info["MemTotal"] * _MEMORY_SHARE) if can_limit and info.get("MemTotal") else None
+
     def info(self) -> dict[str, Any]:
         """What the engine says of itself. Raises RuntimeUnavailable."""
         with self.trouble("cannot ask about the engine"):
@@ -97,12 +112,28 @@ class Engine:
 
     def remove(self, container: str | None, volume: str | None) -> bool:
         """Remove a running or stopped container, then a volume. Never raises: the reaper takes what stays."""
-        gone = container is None or _insist(
-            f"container {container}", lambda: self.api.remove_container(container, v=True, force=True)
-        )
-        return (
-            volume is None or _insist(f"volume {volume}", lambda: self.api.remove_volume(volume, force=True))
-        ) and gone
+        gone = container is None or _insist(f"container {container}", lambda: self.remove_container(container))
+        return (volume is None or _insist(f"volume {volume}", lambda: self.remove_volume(volume))) and gone
+
+    def remove_container(self, container: str) -> None:
+        """Remove a running or stopped container with its unnamed volumes. Raises ENGINE_ERRORS."""
+        try:
+            self.api.remove_container(container, v=True, force=True)
+        except APIError as error:
+            if not is_too_deep(error):
+                raise
+            empty_container(self.api, container)
+            self.api.remove_container(container, v=True, force=True)
+
+    def remove_volume(self, volume: str) -> None:
+        """Remove a volume that nobody uses. Raises ENGINE_ERRORS."""
+        try:
+            self.api.remove_volume(volume, force=True)
+        except APIError as error:
+            if not is_too_deep(error):
+                raise
+            empty_volume(self.api, volume)
+            self.api.remove_volume(volume, force=True)
 
 
 @dataclass(frozen=True)
@@ -220,7 +251,7 @@ def _insist(what: str, remove: Callable[[], object]) -> bool:
         except ENGINE_ERRORS as error:
             if isinstance(error, APIError) and error.status_code == 404:
                 return True
-            failure = str(error)
+            failure = str(error)[:_TOLD_CHARACTERS]
         # 409: the engine is removing it already, or the volume's container is not quite gone. Else: it is restarting.
         time.sleep(0.1 * 2**attempt)
     log.warning("%s could not be removed and is left to the reaper: %s", what, failure)

@@ -12,6 +12,8 @@ _PREFIX = "batchwright."
 OWNER = _PREFIX + "owner"
 DEADLINE = _PREFIX + "deadline"
 RUN = _PREFIX + "run"
+LIFE = _PREFIX + "life"
+"""A name that one workspace has once: who knows that it is over knows that all with it can go."""
 
 
 def our_labels(about: Mapping[str, str], lifetime_seconds: float) -> dict[str, str]:

@@ -31,6 +31,8 @@ class ContainerPolicy:
     network: str = "bridge"
     user: str | None = None
     memory_bytes: int | None = None
+    ceiling_bytes: int | None = None
+    """Of memory where ``memory_bytes`` does not say: one step must not take the engine's machine down."""
     cpus: float | None = None
     pids_limit: int = 4096
     disk: str | None = None
@@ -51,10 +53,12 @@ class ContainerPolicy:
             **self._harmless(rights),
             "Init": self.init,
             "PidsLimit": self.pids_limit,
+            # A program that crashes would leave its memory in the workspace, and so in the diff.
+            "Ulimits": [{"Name": "core", "Soft": 0, "Hard": 0}],
             **(self._own_network() if joined is None else {"NetworkMode": f"container:{joined}"}),
         }
-        if self.memory_bytes is not None:
-            config |= {"Memory": self.memory_bytes, "MemorySwap": self.memory_bytes}  # the same: no swap beside it
+        if memory := self.memory_bytes or self.ceiling_bytes:
+            config |= {"Memory": memory, "MemorySwap": memory}  # the same: no swap beside it
         if self.cpus is not None:
             config["NanoCpus"] = int(self.cpus * 1e9)
         if self.disk is not None:

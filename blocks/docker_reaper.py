@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from docker.errors import APIError
 
 from blocks.docker_engine import ENGINE_ERRORS, Engine
-from blocks.docker_labels import OWNER, RUN, is_abandoned
+from blocks.docker_labels import LIFE, OWNER, RUN, is_abandoned
 
 log = logging.getLogger(__name__)
 
@@ -25,9 +25,12 @@ class Reaped:
     """Empty ones, of trials."""
 
 
-def reap_abandoned(engine: Engine) -> Reaped:
-    """Remove what belongs to processes that are certainly dead. Raises RuntimeUnavailable."""
-    return _remove(engine, OWNER, is_abandoned)
+def reap_abandoned(engine: Engine, over: Collection[str] = ()) -> Reaped:
+    """Remove what belongs to processes that are certainly dead, or to one of the lives that are ``over``.
+
+    Raises RuntimeUnavailable.
+    """
+    return _remove(engine, OWNER, lambda labels: labels.get(LIFE) in over or is_abandoned(labels))
 
 
 def remove_run(engine: Engine, run: str) -> Reaped:
@@ -52,11 +55,11 @@ def _remove(engine: Engine, label: str, chosen: Callable[[Mapping[str, str]], bo
 
 
 def _removed_container(engine: Engine, container: Mapping[str, Any]) -> bool:
-    return _removed(_name(container), lambda: engine.api.remove_container(container["Id"], v=True, force=True))
+    return _removed(_name(container), lambda: engine.remove_container(container["Id"]))
 
 
 def _removed_volume(engine: Engine, volume: Mapping[str, Any]) -> bool:
-    return _removed(volume["Name"], lambda: engine.api.remove_volume(volume["Name"], force=True))
+    return _removed(volume["Name"], lambda: engine.remove_volume(volume["Name"]))
 
 
 def _removed_image(engine: Engine, image: Mapping[str, Any]) -> bool:
@@ -69,7 +72,7 @@ def _removed(name: str, remove: Callable[[], object]) -> bool:
         remove()
     except ENGINE_ERRORS as error:
         if not (isinstance(error, APIError) and error.status_code in (404, 409)):
-            log.warning("%s is left over and could not be removed: %s", name, str(error))
+            log.warning("%s is left over and could not be removed: %.500s", name, str(error))
         return False
     return True
 

@@ -103,15 +103,21 @@ class DockerRoom:
         name = self._new_name()
         labels = self._labels(container)
         stopping = Stopping(
-            cancel, container.timeout_seconds, self._plan.stop_grace_seconds, self._policy.memory_bytes is not None
+            cancel,
+            container.timeout_seconds,
+            self._plan.stop_grace_seconds,
+            self._policy.memory_bytes is not None,
+            self._plan.folder,
         )
+        # In a copy the volume is that of later steps, too.
+        volume_labels = our_labels({**self._plan.labels, **container.labels}, self._plan.lifetime_seconds)
         try:
-            mounts = self._access.mounts(name, labels, layers, layer, self._files(container))
+            mounts = self._access.mounts(name, volume_labels, layers, layer, self._files(container))
             host = self._policy.step(self._network(container.image), container.image.user)
             self._create(name, labels, container, {**host, "Mounts": mounts})
             self._access.fill(name)
             exit = execute(self._engine, name, stopping, stdout, stderr)
-            return exit if exit.cancelled or exit.timed_out else self._collect(name, exit, cancel)
+            return exit if exit.was_stopped else self._collect(name, exit, cancel)
         finally:
             self._removals.append(self._access.release(name))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -138,7 +138,9 @@ class DockerRuntime(Block):
         "The workspace is open to any of them.",
     )
     memory: str | None = Field(
-        default=None, description="How much memory a container may use, such as 512m or 4g. If empty: no limit."
+        default=None,
+        description="How much memory a container may use, such as 512m or 4g. If empty: three quarters of what the "
+        "engine's machine has, where the engine can limit it.",
     )
     cpus: float | None = Field(
         default=None, gt=0, description="How many processors a container may keep busy. If empty: all."
@@ -244,7 +246,8 @@ class DockerRuntime(Block):
             kind = OverlayAccess if self.workspace_mode(folder)[0] == "overlay" else CopyAccess
             return kind(connection.engine, Aside(folder), int(parse_bytes(self.changes)))
 
-        room = DockerRoom(connection.engine, self._policy(), plan, access, connection.images.forget)
+        policy = self._policy(connection.engine.memory_ceiling)
+        room = DockerRoom(connection.engine, policy, plan, access, connection.images.forget)
         try:
             yield room
         finally:
@@ -263,13 +266,14 @@ class DockerRuntime(Block):
         missing = missing_limits(info)
         return f"{told}, without limits of {' and '.join(missing)}" if missing else told
 
-    def reap(self, *, run: str | None = None) -> Reaped:
+    def reap(self, over: Collection[str] = (), *, run: str | None = None) -> Reaped:
         """Remove what dead processes left in the engine; with ``run`` all of that run, dead or alive.
 
+        ``over``: lives (the label ``life`` of rooms) that have certainly ended, whatever can be seen of their process.
         Of other machines' things only those whose time is over. Raises RuntimeUnavailable.
         """
         engine = self._connected().engine
-        return reap_abandoned(engine) if run is None else remove_run(engine, run)
+        return reap_abandoned(engine, over) if run is None else remove_run(engine, run)
 
     def _connected(self) -> _Connection:
         return self._link.connection(dict(self), self._connect)
@@ -286,11 +290,12 @@ class DockerRuntime(Block):
         except CredentialsInvalid as error:
             raise ImageRefused(str(error)) from None
 
-    def _policy(self) -> ContainerPolicy:
+    def _policy(self, ceiling_bytes: int | None = None) -> ContainerPolicy:
         return ContainerPolicy(
             network=self.network,
             user={"image": None, "root": "0:0"}.get(self.run_as, self.run_as),
             memory_bytes=int(parse_bytes(self.memory)) if self.memory else None,
+            ceiling_bytes=ceiling_bytes,
             cpus=self.cpus,
             pids_limit=self.pids_limit,
             disk=self.disk,

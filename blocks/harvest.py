@@ -11,13 +11,15 @@ import stat
 import sys
 import tarfile
 from collections.abc import Collection, Iterable, Iterator, Set
-from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, cast
 
 from blocks.copied_trees import Node, Tree, folders_above, is_at_or_below
 from blocks.overlays import DELETED, UPPER, check_size, open_mode
-from blocks.runtime import RuntimeUnavailable
+from blocks.runtime import ContainerRefused, RuntimeUnavailable
+
+LONGEST_PATH = 3800
+"""Bytes. The system's limit is 4,096 with what stands before the path: no tool could read a longer one."""
 
 _CHUNK_BYTES = 1 << 20
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
@@ -52,7 +54,7 @@ def harvest(
     ``archive``: a tar of /work. ``covered``: paths that files were put at; they count as unchanged.
     Returns the paths whose permissions are not as they would be sent: a layer does not keep that.
     Raises RuntimeUnavailable if the archive cannot be what an engine sends, ContainerRefused if more than
-    ``limit_bytes`` were changed.
+    ``limit_bytes`` were changed, or a hard link leads to a covered path.
     """
     (layer / UPPER).mkdir()
     (layer / UPPER).chmod(0o777)
@@ -90,6 +92,8 @@ class _Comparison:
         # Folders that only lead to a covered path, and were not there: nobody's change.
         self._ways = folders_above(covered) - before.keys()
         self._seen: dict[bytes, Node] = {}
+        """Of a link ``source`` is the target itself."""
+        self._special: set[bytes] = set()
         self.closed: set[bytes] = set()
 
     def take(self, member: tarfile.TarInfo) -> None:
@@ -109,6 +113,8 @@ class _Comparison:
             content = self._members.extractfile(member)
             if content is not None:
                 self._take_file(path, content, member.size, was, executable=bool(member.mode & stat.S_IXUSR))
+        else:
+            self._special.add(path)
 
     def gone(self) -> list[bytes]:
         """What was there before, is not any more, and whose folder still is; sorted."""
@@ -130,15 +136,24 @@ class _Comparison:
             self._upper.folder(path)
 
     def _take_link(self, path: bytes, target: bytes, was: Node | None) -> None:
-        self._seen[path] = Node("link", b"")
+        self._seen[path] = Node("link", target)
         if was is None or was.kind != "link" or os.readlink(was.source) != target:
             self._upper.link(path, target)
 
     def _take_hard_link(self, path: bytes, first: bytes, was: Node | None) -> None:
-        """A second name of a file that came before: a file with the same content."""
+        """A second name of what came before: something of its own with the same content."""
+        if is_at_or_below(first, self._covered):
+            link = f"{os.fsdecode(path)!r} is a hard link to {os.fsdecode(first)!r}"
+            raise ContainerRefused(f"{link}, which the step is only shown; let it copy that")
         one = self._seen.get(first)
-        if one is None or one.kind != "file":
+        if first in self._special:
+            self._special.add(path)
+            return
+        if one is None or one.kind == "folder":
             raise tarfile.ReadError(f"a hard link to {first!r}, which is no file before it")
+        if one.kind == "link":
+            self._take_link(path, one.source, was)
+            return
         with open(one.source, "rb") as content:
             self._take_file(path, content, os.fstat(content.fileno()).st_size, was, executable=one.executable)
 
@@ -165,55 +180,54 @@ class _Comparison:
 
 
 class _Upper:
-    """Writes below one folder and nowhere else: each folder on the way is opened from the one above, never a link."""
+    """Writes below one folder and nowhere else: each folder on the way is opened from the one above, never a link.
+
+    Stays where it was last: an engine sends what is in a folder together, and the way to it may be long.
+    """
 
     def __init__(self, root: Path) -> None:
-        self._root, self._fd = os.fsencode(root), os.open(root, _FOLDER)
+        self._root, self._top = os.fsencode(root), os.open(root, _FOLDER)
+        self._at, self._fd = b"", os.dup(self._top)
 
     def close(self) -> None:
         os.close(self._fd)
+        os.close(self._top)
 
-    def folder(self, path: bytes) -> None:
-        with self._opened(path):
-            pass
+    def folder(self, path: bytes) -> int:
+        """A descriptor of the folder at ``path``, made if need be; valid until the next call."""
+        if path != self._at and not path.startswith(self._at + b"/" if self._at else b""):
+            self._go(b"", os.dup(self._top))
+        for name in filter(None, path[len(self._at) :].split(b"/")):
+            try:
+                below = os.open(name, _FOLDER, dir_fd=self._fd)
+            except FileNotFoundError:
+                os.mkdir(name, dir_fd=self._fd)
+                below = os.open(name, _FOLDER, dir_fd=self._fd)
+                os.fchmod(below, 0o777)
+            self._go(os.path.join(self._at, name), below)
+        return self._fd
 
     def link(self, path: bytes, target: bytes) -> None:
         above, _, name = path.rpartition(b"/")
-        with self._opened(above) as fd:
-            os.symlink(target, name, dir_fd=fd)
+        os.symlink(target, name, dir_fd=self.folder(above))
 
     def file(self, path: bytes, pieces: Iterable[bytes], *, executable: bool) -> bytes:
         """Write a new file, holes where there are only zeros; returns where it is."""
         above, _, name = path.rpartition(b"/")
-        with self._opened(above) as fd:
-            new = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600, dir_fd=fd)
-        with open(new, "wb") as file:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+        with open(os.open(name, flags, 0o600, dir_fd=self.folder(above)), "wb") as file:
             for piece in pieces:
                 if piece.count(0) == len(piece):
                     file.seek(len(piece), os.SEEK_CUR)
                 else:
                     file.write(piece)
             file.truncate(file.tell())
-            os.fchmod(new, open_mode(stat.S_IXUSR if executable else 0))
+            os.fchmod(file.fileno(), open_mode(stat.S_IXUSR if executable else 0))
         return os.path.join(self._root, path)
 
-    @contextmanager
-    def _opened(self, path: bytes) -> Iterator[int]:
-        """A descriptor of the folder at ``path``, made if need be."""
-        fd = os.dup(self._fd)
-        try:
-            for name in filter(None, path.split(b"/")):
-                try:
-                    below = os.open(name, _FOLDER, dir_fd=fd)
-                except FileNotFoundError:
-                    os.mkdir(name, dir_fd=fd)
-                    below = os.open(name, _FOLDER, dir_fd=fd)
-                    os.fchmod(below, 0o777)
-                os.close(fd)
-                fd = below
-            yield fd
-        finally:
-            os.close(fd)
+    def _go(self, path: bytes, fd: int) -> None:
+        os.close(self._fd)
+        self._at, self._fd = path, fd
 
 
 def _path(name: str) -> bytes:
@@ -221,7 +235,11 @@ def _path(name: str) -> bytes:
     folder, *names = os.fsencode(name).rstrip(b"/").split(b"/")
     if folder not in (b"", b"work") or any(part in (b"", b".", b"..") for part in names):
         raise tarfile.ReadError(f"a member named {name!r}")
-    return b"/".join(names)
+    path = b"/".join(names)
+    if len(path) > LONGEST_PATH:
+        shown = os.fsdecode(path[:120])
+        raise ContainerRefused(f"{shown!r}: its path has over {LONGEST_PATH} bytes; remove it at the end of the step")
+    return path
 
 
 def _pieces(file: IO[bytes], limit: int | None = None) -> Iterator[bytes]:

@@ -126,7 +126,9 @@ def check_size(changed_bytes: int, limit_bytes: int) -> None:
 
 
 def settle(upper: Path) -> int:
-    """Let any user read and write what a step left, and take away setuid bits. Executable stays executable.
+    """Let any user read and write what a step left, and take away setuid bits and capabilities of files.
+
+    Executable stays executable.
 
     Follows no link, and no tree is too deep. Returns the bytes of all files, sparse or not.
     """
@@ -254,6 +256,8 @@ def _settle_folder(fd: int, size: _Sum) -> list[str]:
                 size.bytes += status.st_size
             else:
                 continue
+            if stat.S_ISREG(mode) and mode & 0o111:
+                os.chown(entry.name, -1, -1, dir_fd=fd, follow_symlinks=False)  # nobody's: takes capabilities away
             wanted = open_mode(mode)
             if stat.S_IMODE(mode) != wanted:
                 os.chmod(entry.name, wanted, dir_fd=fd)

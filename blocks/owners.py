@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+_UNKNOWN = "0"
+
 
 @dataclass(frozen=True)
 class Owner:
@@ -39,21 +41,31 @@ def parse_owner(text: str) -> Owner | None:
 
 
 def certainly_dead(owner: Owner) -> bool | None:
-    """Whether the process is gone; None where that cannot be seen from here: another host or pid namespace."""
+    """Whether the process is gone.
+
+    None where that cannot be seen from here: another host or pid namespace, or a system that hides its processes.
+    """
     if owner.host != _host():
         return None
     if owner.boot != _boot():
         return True
     if owner.namespace != _namespace():
         return None
-    return not _runs(owner.pid) or _started(owner.pid) != owner.started
+    if not _runs(owner.pid):
+        return True
+    started = _started(owner.pid)
+    return None if started == _UNKNOWN else started != owner.started
 
 
 @cache
 def _host() -> str:
-    """Machines made from one image may share a machine id, containers a host name: together they tell hosts apart."""
+    """Machines made from one image may share a machine id, containers a host name: together they tell hosts apart.
+
+    The firmware's id tells apart even copies of a whole machine; only root can read it.
+    """
     machine = _read("/etc/machine-id") or f"{uuid.getnode():x}"
-    return hashlib.sha256(f"{machine} {platform.node()}".encode()).hexdigest()[:16]
+    firmware = _read("/sys/class/dmi/id/product_uuid")
+    return hashlib.sha256(f"{machine} {platform.node()} {firmware}".encode()).hexdigest()[:16]
 
 
 @cache
@@ -71,7 +83,7 @@ def _namespace() -> str:
 
 def _started(pid: int) -> str:
     fields = _status(pid)
-    return fields[19] if len(fields) > 19 else "0"
+    return fields[19] if len(fields) > 19 else _UNKNOWN
 
 
 def _runs(pid: int) -> bool:

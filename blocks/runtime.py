@@ -12,7 +12,7 @@ A container's exit code is a value. Only trouble of the runtime itself is an exc
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -111,10 +111,17 @@ class Exit:
     oom_killed: bool = False
     timed_out: bool = False
     cancelled: bool = False
+    disk_full: bool = False
+    """It was killed because it left nearly nothing of the disk that workspaces and streams are on."""
 
     @property
     def ok(self) -> bool:
-        return self.code == 0 and not (self.oom_killed or self.timed_out or self.cancelled)
+        return self.code == 0 and not (self.oom_killed or self.was_stopped)
+
+    @property
+    def was_stopped(self) -> bool:
+        """Whether the runtime ended it."""
+        return self.timed_out or self.cancelled or self.disk_full
 
 
 WorkspaceMode = Literal["overlay", "copy"]
@@ -162,8 +169,11 @@ class Runtime(Protocol):
         """Make the place for one workspace of about ``steps`` steps; ``folder`` is the workspace's own on the host."""
         ...
 
-    def reap(self) -> object:
-        """Remove what dead processes left, never what may be a living one's. Returns what was removed, for a log."""
+    def reap(self, over: Collection[str] = ()) -> object:
+        """Remove what dead processes left, never what may be a living one's. Returns what was removed, for a log.
+
+        ``over``: rooms with one of these as their label ``life`` are nobody's any more.
+        """
         ...
 
     def fingerprint(self) -> Mapping[str, str]:

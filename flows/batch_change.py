@@ -73,7 +73,7 @@ def _remove_leftovers(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]
     name = load_spec(flow_run.parameters["spec"]).name
     engine = flow.validate_parameters(flow_run.parameters)["engine"]
     log.info("%s: removed %s", state.name, engine.reap(run=run_id_of(name, str(flow_run.id))))
-    reap_workspaces(settings.home() / "workspaces")
+    reap_workspaces(settings.home() / "workspaces", engine.reap)
 
 
 @flow(

@@ -22,11 +22,11 @@ from pathlib import Path
 from threading import Lock
 from types import TracebackType
 
+from blocks.removal import remove_tree
 from flows import gitindex
 from flows.batches.errors import PermanentError
 from flows.gitcommand import GitFailed, git
 from flows.locks import FileLock
-from flows.removal import remove_tree
 
 FORM = 1
 """Part of every key: a checkout made by another version of this module is never used."""

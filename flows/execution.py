@@ -247,6 +247,7 @@ class WorkspaceRun:
                 oom_killed=ran.exit.oom_killed,
                 timed_out=ran.exit.timed_out,
                 cancelled=ran.exit.cancelled,
+                disk_full=ran.exit.disk_full,
             ),
             started_at=started_at,
             ended_at=now(),

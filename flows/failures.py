@@ -16,6 +16,11 @@ from .step_runs import Plan, Ran
 
 _DISK_FULL = re.compile("no space left on device|disk quota exceeded", re.IGNORECASE)
 
+# Colours and cursor movements go; what is left of control characters could still steer a terminal, and a NUL is
+# nothing that a database keeps in a text.
+_ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\))")
+_CONTROLS = re.compile(r"[^\t\n\x20-\x7e\xa0-\U0010ffff]")
+
 TAIL_BYTES = 4096
 """How much of a failed step's output stands in its message."""
 
@@ -57,6 +62,12 @@ def failure_of_exit(ran: Ran, plan: Plan, *, limit_seconds: float | None, whole:
         return Failure(
             reason="out_of_memory",
             message=f"{told}Out of memory: the engine killed the step (exit code {exit.code}); raise the memory limit.",
+        )
+    if exit.disk_full:
+        return Failure(
+            reason="disk_full",
+            message=f"{told}The worker's disk is nearly full: the step was ended before it took the rest; free some "
+            "space where workspaces are kept, or let the step write less.",
         )
     if any(_DISK_FULL.search(_tail(stream)) for stream in (ran.stdout, ran.stderr)):
         return Failure(
@@ -107,5 +118,10 @@ def _tail(path: Path) -> str:
     with path.open("rb") as file:
         size = file.seek(0, 2)
         file.seek(max(0, size - TAIL_BYTES))
-        text = file.read().decode("utf-8", "replace").strip()
+        text = _plain(file.read().decode("utf-8", "replace"))
     return f"(... {size - TAIL_BYTES} bytes before)\n{text}" if size > TAIL_BYTES else text
+
+
+def _plain(text: str) -> str:
+    lines = _ESCAPES.sub("", text).replace("\r\n", "\n").replace("\r", "\n")
+    return _CONTROLS.sub("\ufffd", lines).strip()

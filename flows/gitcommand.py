@@ -100,6 +100,10 @@ class GitUnavailable(GitError, TemporaryError):
     """Trying again may work: network, time limits, server trouble, a full disk."""
 
 
+class GitTooSlow(GitUnavailable):
+    """Git was ended because its time was over."""
+
+
 class ObjectMissing(PermanentError):
     """The repository holds no such object."""
 
@@ -281,7 +285,7 @@ def _outputs(
             if cancel is not None and cancel.is_set():
                 raise Stopped from error
             if time.monotonic() >= deadline:
-                raise GitUnavailable(shown, None, f"it did not end within {timeout_seconds:g} s") from error
+                raise GitTooSlow(shown, None, f"it did not end within {timeout_seconds:g} s") from error
             stdin = b""  # communicate() has it, and sends the rest
 
 

@@ -59,7 +59,7 @@ def without_stat_data(index: bytes) -> bytes:
     try:
         spans = list(_spans(index))
         end = spans[-1][2] if spans else _HEADER.size
-        if not _has_only_caches(index[end:-_CHECKSUM_BYTES]):
+        if not _has_only_caches(memoryview(index)[end:-_CHECKSUM_BYTES]):
             return index
     except (ValueError, struct.error):
         return index
@@ -81,11 +81,12 @@ def _spans(index: bytes) -> Iterator[tuple[int, int, int]]:
         start = following
 
 
-def _has_only_caches(extensions: bytes) -> bool:
+def _has_only_caches(extensions: memoryview) -> bool:
     """Whether git may ignore all that follows the entries: by its rule, names that begin with a capital letter."""
-    while extensions:
-        name, size = struct.unpack_from(">4sI", extensions)
+    at = 0
+    while at < len(extensions):
+        name, size = struct.unpack_from(">4sI", extensions, at)
         if not name[:1].isupper():
             return False
-        extensions = extensions[8 + size :]
+        at += 8 + size
     return True

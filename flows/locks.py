@@ -39,6 +39,14 @@ class FileLock:
         self.path.unlink(missing_ok=True)
         self.release()
 
+    def note(self, line: str) -> None:
+        """Add a line to the file, for who takes the lock after us. Only while held alone."""
+        os.pwrite(self.fileno(), f"{line}\n".encode(), os.fstat(self.fileno()).st_size)
+
+    def notes(self) -> list[str]:
+        """The lines that were noted. Only while held."""
+        return os.pread(self.fileno(), os.fstat(self.fileno()).st_size, 0).decode(errors="replace").split()
+
     def fileno(self) -> int:
         """For a child process that inherits the hold: it lasts until both have ended. Only while held."""
         assert self._fd is not None

@@ -20,8 +20,8 @@ from io import BytesIO
 from pathlib import Path
 from typing import IO, BinaryIO
 
+from blocks.removal import remove_tree
 from flows.layers import DELETED, UPPER, check_path, deleted_list
-from flows.removal import remove_tree
 from flows.untrusted import Folder, Found, LayerRefused, split
 
 _SOCKET = "socket"

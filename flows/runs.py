@@ -264,8 +264,7 @@ class BatchRun:
     def _remove_leftovers(self) -> None:
         """What killed processes left. Containers go before the folders, which they may still have mounted."""
         home = self._surroundings.home
-        self._surroundings.runtime.reap()
-        reap_workspaces(home / "workspaces")
+        reap_workspaces(home / "workspaces", self._surroundings.runtime.reap)
         Checkouts(home / "checkouts").prune()
         for folder in ("mirrors", "mounts"):
             sweep(home / folder)

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from flows.removal import remove_tree
+from blocks.removal import remove_tree
 
 _PREFIX = "new-"
 

@@ -314,6 +314,7 @@ class StepRunner:
             workspace = self._workspace
             labels = {
                 "run": self._bench.run_id,
+                "life": self._folder.life,
                 "workspace": f"{workspace.repository}@{workspace.branch}/{workspace.path}",
             }
             self._room = self._room_stack.enter_context(

@@ -26,14 +26,18 @@ _REDIRECT = "trusted.overlay.redirect"
 
 
 class LayerRefused(PermanentError):
-    """A step left something that cannot be kept. ``path`` is where, ``reason`` says what and what to do."""
+    """A step left something that cannot be kept. ``path`` is where, ``reason`` says what and what to do.
+
+    ``path`` is empty where it is no single one.
+    """
 
     def __init__(self, path: bytes, reason: str) -> None:
         super().__init__(path, reason)
         self.path, self.reason = path, reason
 
     def __str__(self) -> str:
-        return f"{self.path[:120].decode(errors='replace')!r}: {self.reason}"
+        where = f"{self.path[:120].decode(errors='replace')!r}: " if self.path else ""
+        return where + self.reason
 
 
 @dataclass(frozen=True, slots=True)

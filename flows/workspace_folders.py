@@ -3,19 +3,21 @@
 workspaces/<id>/               for nobody else: in a layer anybody may write, and a running step may make setuid files
 workspaces/<id>/layers/<n>/    what step n changed (form: ``blocks.runtime.Layers``)
 workspaces/<id>/spool/         streams, scripts, diffs on their way to the store
-workspaces/<id>.lock           held as long as the workspace's process lives
+workspaces/<id>.lock           held as long as the workspace's process lives; names its lives, one per line
 """
 
 from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Callable, Collection
 from pathlib import Path
 from types import TracebackType
+from uuid import uuid4
 
+from blocks.removal import remove_tree
 from flows.batches.errors import TemporaryError
 from flows.locks import FileLock
-from flows.removal import remove_tree
 
 log = logging.getLogger(__name__)
 
@@ -44,12 +46,15 @@ class WorkspaceFolder:
         if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}", name) or name.endswith(_LOCK):
             raise ValueError(f"not a name for a workspace's folder: {name!r}")
         self.path = workspaces / name
+        self.life = uuid4().hex
+        """What only this use of the folder is called, also in an engine: over when its lock is free."""
         self._lock = FileLock(workspaces / f"{name}{_LOCK}")
 
     def __enter__(self) -> WorkspaceFolder:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         if not self._lock.try_take():
             raise WorkspaceInUse(self.path.name)
+        self._lock.note(self.life)
         remove_tree(self.path)
         self.path.mkdir(mode=0o700)
         self.spool.mkdir()
@@ -76,16 +81,24 @@ class WorkspaceFolder:
         self._lock.release()
 
 
-def reap_workspaces(workspaces: Path) -> list[str]:
-    """Remove the folders whose processes died, and return their names. Stop their containers before this."""
+def reap_workspaces(workspaces: Path, reap: Callable[[Collection[str]], object]) -> list[str]:
+    """Remove the folders whose processes died, and return their names.
+
+    ``reap`` is told which lives are over, and removes their containers: before the folders, which those may still
+    have mounted. It is called in any case.
+    """
+    locks = [FileLock(path) for path in sorted(workspaces.glob(f"*{_LOCK}"))]
+    dead = [lock for lock in locks if lock.try_take()]
     reaped = []
-    for lock_file in sorted(workspaces.glob(f"*{_LOCK}")):
-        lock = FileLock(lock_file)
-        if lock.try_take():
-            name = lock_file.name.removesuffix(_LOCK)
+    try:
+        reap({life for lock in dead for life in lock.notes()})
+        for lock in dead:
+            name = lock.path.name.removesuffix(_LOCK)
             if remove_tree(workspaces / name):
                 lock.remove()
                 reaped.append(name)
+    finally:
+        for lock in dead:
             lock.release()
     if reaped:
         log.info("removed the folders of %d dead workspaces", len(reaped))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Event
@@ -54,7 +54,7 @@ class FakeRuntime:
         finally:
             self.open_rooms -= 1
 
-    def reap(self) -> None:
+    def reap(self, over: Collection[str] = ()) -> None:
         self.reaped += 1
 
     def fingerprint(self) -> Mapping[str, str]:

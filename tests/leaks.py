@@ -1,6 +1,6 @@
 """What runs leave behind, counted; and a run without Prefect, which is also a program to be killed.
 
-Usage: python -m tests.leaks FOLDER SPEC RUN_ID. It says "begins" when all that it needs is imported.
+Usage: python -m tests.leaks FOLDER SPEC RUN_ID [MODE]. It says "begins" when all that it needs is imported.
 """
 
 from __future__ import annotations
@@ -31,12 +31,18 @@ _ON_THE_HOST = (
 
 
 def run(
-    folder: Path, text: str, run_id: str, options: Options | None = None, store: ArtifactStore | None = None
+    folder: Path,
+    text: str,
+    run_id: str,
+    options: Options | None = None,
+    store: ArtifactStore | None = None,
+    *,
+    mode: str = "auto",
 ) -> RunManifest:
     """A run from its beginning to its end. State is in ``folder``; the folder ``repositories`` is beside it."""
     around = Surroundings(
         repositories=RepositoryFolder(folder=str(folder.parent / "repositories")),
-        runtime=DockerRuntime(),
+        runtime=DockerRuntime.model_validate({"workspaces": mode}),
         store=store or FolderStore(folder / "store"),
         home=folder / "home",
     )
@@ -94,4 +100,4 @@ def _is_of(labels: dict[str, str], run: str, pids: tuple[int, ...]) -> bool:
 
 if __name__ == "__main__":
     print("begins", flush=True)
-    run(Path(sys.argv[1]), Path(sys.argv[2]).read_text(), sys.argv[3])
+    run(Path(sys.argv[1]), Path(sys.argv[2]).read_text(), sys.argv[3], mode=(*sys.argv[4:], "auto")[0])

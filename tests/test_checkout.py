@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytest
 
+from blocks.removal import remove_tree
 from flows.checkout import Checkout, CheckoutRefused, Checkouts
 from flows.gitcommand import GitError
-from flows.removal import remove_tree
 from flows.workspace_folders import WorkspaceFolder, WorkspaceInUse, reap_workspaces
 from tests.gitrepos import commit_files, make_repository, run_git
 
@@ -311,7 +311,13 @@ def test_only_the_folders_of_dead_processes_are_reaped(tmp_path):
     assert (tmp_path / "dead/layers/0").is_dir()
 
     with WorkspaceFolder(tmp_path, "alive") as alive:
-        assert reap_workspaces(tmp_path) == ["dead"]
+        lives = set((tmp_path / "dead.lock").read_text().split())
+        told = []
+
+        assert reap_workspaces(tmp_path, told.append) == ["dead"]
+        assert told == [lives]
+        assert len(lives) == 1
+        assert alive.life not in lives
         assert alive.path.is_dir()
 
     assert not list(tmp_path.iterdir())

@@ -82,6 +82,13 @@ def test_a_pid_that_another_process_has_now_says_nothing() -> None:
     assert certainly_dead(Owner(me.host, me.boot, me.namespace, me.pid, "1")) is True
 
 
+def test_of_a_process_that_the_system_hides_nothing_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with /proc mounted hidepid=2: the id is in use, and nobody may see by whom."""
+    monkeypatch.setattr(owners, "_status", lambda _pid: [])
+
+    assert certainly_dead(Owner(*_place(), 1, "1")) is None
+
+
 def test_before_the_last_boot_everybody_is_dead() -> None:
     me = current_owner()
 
@@ -206,6 +213,26 @@ def test_the_living_are_not_touched(tmp_path: Path, client: docker.APIClient) ->
     second.wait()
     runtime.reap()
     assert left_over(runtime, alive) == []
+
+
+@pytest.mark.docker
+def test_what_a_dead_worker_in_a_container_left_is_known_by_its_life(client: docker.APIClient) -> None:
+    """Its process cannot be seen from here, and its deadline is far; the lock that it held says that it is over."""
+    me, over, lives = current_owner(), f"over-{uuid4().hex}", f"lives-{uuid4().hex}"
+    for name in (over, lives):
+        labels = {
+            **our_labels({"run": name, "life": name}, 3600),
+            OWNER: str(Owner(me.host, me.boot, "4026530000", 1, "1")),
+        }
+        client.create_container(BUSYBOX, ["true"], name=name, labels=labels)
+        client.create_volume(name, labels=labels)
+
+    reaped = DockerRuntime().reap({over})
+
+    assert over in reaped.containers
+    assert over in reaped.volumes
+    assert len(left_over(DockerRuntime(), lives)) == 2
+    DockerRuntime().reap(run=lives)
 
 
 @pytest.mark.docker

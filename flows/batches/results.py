@@ -60,6 +60,7 @@ class ExitRecord(Part):
     oom_killed: bool = False
     timed_out: bool = False
     cancelled: bool = False
+    disk_full: bool = False
 
 
 class StepResult(Record):

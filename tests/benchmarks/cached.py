@@ -11,7 +11,7 @@ import argparse
 import multiprocessing
 import resource
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -48,8 +48,8 @@ class Pretence:
     def fingerprint(self) -> Mapping[str, str]:
         return self._engine.fingerprint()
 
-    def reap(self) -> object:
-        return self._engine.reap()
+    def reap(self, over: Collection[str] = ()) -> object:
+        return self._engine.reap(over)
 
     @contextmanager
     def open_room(self, name: str, labels: Mapping[str, str], *, folder: Path, steps: int) -> Iterator[Room]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from flows.removal import remove_tree
+from blocks.removal import remove_tree
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
