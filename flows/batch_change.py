@@ -21,7 +21,7 @@ from blocks.repositories import RepositoryFolder, RepositoryList
 from blocks.s3_artifacts import S3Artifacts
 from blocks.secrets import StepSecrets
 
-from . import progress, settings, summaries
+from . import progress, settings, summaries, view
 from .approval import REJECTED, Approvals
 from .batches.errors import Stopped
 from .batches.loading import load_spec
@@ -31,6 +31,7 @@ from .cancellation import watched
 from .execution import WorkspaceRun
 from .failures import is_temporary
 from .ledger import Ledger
+from .progress_artifact import shown_as_artifact
 from .runs import BatchRun, Options, Surroundings, run_id_of
 from .workspace_folders import reap_workspaces
 
@@ -120,7 +121,11 @@ def batch_change(
     if approvals and (shown := approvals.awaited()):
         return conclude(shown, approvals, options)
     try:
-        with BatchRun(run_id, spec, change, options, around) as run, watched(UUID(runtime.flow_run.id), run.cancel):
+        with (
+            shown_as_artifact(summaries.artifact_key(change.name, "progress")),
+            BatchRun(run_id, spec, change, options, around) as run,
+            watched(UUID(runtime.flow_run.id), run.cancel),
+        ):
             find_workspaces(run)
             run.begin()
             run.run_workspaces(lambda number: run_workspace(run, number))
@@ -129,8 +134,14 @@ def batch_change(
         progress.observer.get()(progress.RunStopped())
         return Cancelled(message="The run was stopped; run it again, and no finished step is repeated.")
     progress.observer.get()(progress.RunEnded(manifest))
-    summaries.publish(manifest, run.ledger)
+    summaries.publish(manifest, run.ledger, report_address(artifacts, run_id))
     return conclude(manifest, approvals, options)
+
+
+def report_address(artifacts: LocalArtifacts | S3Artifacts, run_id: str) -> str | None:
+    """Where browsers find the report of a run: at the view, which knows the stores that are kept as blocks."""
+    url, name = settings.view_url(), artifacts._block_document_name
+    return view.address(url, artifacts.get_block_type_slug(), name, run_id) if url and name else None
 
 
 @task(name="find-workspaces", task_run_name="find workspaces", **_STAGE)

@@ -160,7 +160,8 @@ def _is_healthy(record: _Record) -> bool:
 # Starting and stopping
 
 
-def _choose_port(preferred: int) -> int:
+def choose_port(preferred: int) -> int:
+    """A port of this machine that is free, the preferred one if it is. Raises ServerUnavailable."""
     for port in (preferred, 0):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -169,13 +170,13 @@ def _choose_port(preferred: int) -> int:
             except OSError:
                 continue
             return int(probe.getsockname()[1])
-    raise ServerUnavailable("this machine has no free port for the Prefect server")
+    raise ServerUnavailable("this machine has no free port left")
 
 
 def _replace(record: _Record | None, folder: Path, preferred_port: int) -> _Record:
     if record:
         record.process.end(STOP_SECONDS)
-    return _start(folder, _choose_port(record.port if record else preferred_port))
+    return _start(folder, choose_port(record.port if record else preferred_port))
 
 
 def _start(folder: Path, port: int) -> _Record:

@@ -17,6 +17,11 @@ def home() -> Path:
     return Path(value).expanduser().absolute() if value else Path.home() / ".local" / "state" / "batchwright"
 
 
+def view_url() -> str | None:
+    """Where browsers reach the view of reports (``batchwright view``): ``BATCHWRIGHT_VIEW_URL``, or None."""
+    return os.environ.get("BATCHWRIGHT_VIEW_URL", "").rstrip("/") or None
+
+
 def environment() -> dict[str, str]:
     """A copy of the process's environment: what an `env` entry without a value, or a child process, takes from it."""
     return dict(os.environ)

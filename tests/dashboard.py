@@ -17,7 +17,7 @@ from urllib.error import HTTPError
 import pytest
 
 from blocks.folder import FolderStore
-from flows import worker
+from flows import view_process, worker
 from flows.batches.results import RunManifest
 from flows.ledger import Ledger
 from flows.server import LocalServer
@@ -106,6 +106,7 @@ def up(
         yield done, Dashboard(prefect_server.api_url, FolderStore(store))
     finally:
         worker.stop(installation.home)
+        view_process.stop(installation.home)
 
 
 @pytest.fixture(scope="session")

@@ -142,9 +142,9 @@ class Api:
         return {run["name"]: (run["state"]["name"], run["state"]["message"] or "") for run in found}
 
     def artifacts(self, flow_run_id: str) -> dict[str, Any]:
-        """The artifacts of a flow run, by type."""
+        """The artifacts of a flow run, by key."""
         found = self.post("artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [flow_run_id]}}})
-        return {artifact["type"]: artifact for artifact in found}
+        return {artifact["key"]: artifact for artifact in found}
 
 
 def eventually(look: Callable[[], Any], expected: object) -> None:

@@ -159,23 +159,40 @@ class TestWhatTheDashboardShows:
         assert flow_run["state"]["message"] == mixed.manifest.headline
         assert flow_run["state"]["message"].startswith("2 of 3 workspaces completed; 1 failed; steps: 6 run")
 
-    def test_a_table_has_the_workspaces_and_a_page_their_diffs(self, mixed: Run, place: Place) -> None:
-        artifacts = place.api.artifacts(mixed.id)
+    def test_a_table_has_the_workspaces(self, mixed: Run, place: Place) -> None:
+        table = place.api.artifacts(mixed.id)["mixed-workspaces"]
 
-        assert {kind: artifact["key"] for kind, artifact in artifacts.items()} == {
-            "table": "mixed-workspaces",
-            "markdown": "mixed-diffs",
-        }
-        rows = json.loads(artifacts["table"]["data"])
+        rows = json.loads(table["data"])
         assert [(row["workspace"], row["state"], row["run"], row["skipped"], row["+"]) for row in rows] == [
             (BILLING, "failed", 2, 0, 1),
             (HANDBOOK, "completed", 2, 1, 2),
             (SHOP, "completed", 2, 1, 2),
         ]
         assert [row["reason"] for row in rows] == ["Command failed with exit code 3.", "", ""]
-        page = artifacts["markdown"]["data"]
-        assert page.index(f"## {BILLING}\n\nfailed") < page.index(f"## {SHOP}\n\ncompleted: 1 files, +2 -0")
-        assert "```diff\ndiff --git new new\n" in page
+        assert f"batchwright logs {mixed.ledger.run_id} WORKSPACE STEP" in table["description"]
+
+    def test_the_overview_says_what_to_do_and_leads_to_the_pages(self, mixed: Run, place: Place) -> None:
+        artifacts = place.api.artifacts(mixed.id)
+
+        overview = artifacts["mixed-overview"]["data"]
+        failed = artifacts["mixed-workspace-github-com-acme-billing"]
+        assert "### 1 × `Step 2 failed: Command failed with exit code 3.`" in overview
+        assert f"[`{BILLING}`](/v2/artifacts/artifact/{failed['id']})" in overview
+        assert 'echo "no go" >&2; exit 3' in failed["data"]
+        changed = artifacts["mixed-workspace-github-com-acme-shop"]["data"]
+        assert "## Step 2: skipped\n\n`if: " in changed
+        assert "```diff\ndiff --git new new\n" in changed
+
+    def test_a_bar_shows_how_far_it_came(self, mixed: Run, place: Place) -> None:
+        bar = place.api.artifacts(mixed.id)["mixed-progress"]
+
+        assert (bar["type"], float(bar["data"])) == ("progress", 100.0)
+        assert bar["description"] == "3 of 3 workspaces: 2 completed, 1 failed"
+
+    def test_the_report_lies_beside_the_records(self, mixed: Run) -> None:
+        page = mixed.ledger.store.get(mixed.ledger.key("report.html")).decode()
+
+        assert page.count('class="workspace"') == 3
 
     def test_a_step_whose_result_is_known_is_called_cached(self, mended: Run, place: Place) -> None:
         """Nothing of a workspace runs that is known as a whole; others resume where they failed."""

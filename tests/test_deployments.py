@@ -288,8 +288,8 @@ def test_down_ends_what_runs_and_up_finds_all_of_it_again(dashboard: Dashboard, 
     nothing = installation.command("down").stdout.decode()
     again = installation.command("up").stdout.decode()
 
-    assert re.findall(r"^(\w+) +stopped$", down, re.M) == ["worker", "server"]
-    assert re.findall(r"^(\w+) +none ", nothing, re.M) == ["worker", "server"]
+    assert re.findall(r"^(\w+) +stopped$", down, re.M) == ["worker", "reports", "server"]
+    assert re.findall(r"^(\w+) +none ", nothing, re.M) == ["worker", "reports", "server"]
     assert re.search(r"^server .*, started$", again, re.M)
     assert left == []
     assert dashboard.wait(run)["state"]["type"] in {"CRASHED", "CANCELLED"}

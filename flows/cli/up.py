@@ -9,6 +9,7 @@ from rich.text import Text
 
 from .. import server as servers
 from .. import settings
+from .. import view_process as views
 from .. import worker as workers
 from ..processes import Patience
 from ..worker import LocalWorker, WorkerUnavailable
@@ -26,7 +27,7 @@ def register(app: typer.Typer) -> None:
 
 
 def up(repositories: Sources = None, store: Store = None, limit: Limit = 2) -> None:
-    """Start what is not running: a Prefect server with its dashboard (unless one is configured) and a worker.
+    """Start what is not running: a Prefect server with its dashboard (unless one is configured), a worker, reports.
 
     They go on when this command ends, and are found again by the next one. `batchwright down` stops them.
     """
@@ -35,6 +36,9 @@ def up(repositories: Sources = None, store: Store = None, limit: Limit = 2) -> N
     settings.quiet_prefect()
     entries = register_all(repositories, store)
     new = [entry for entry in entries if entry.done != "kept"]
+    with errors.status("starting the view of reports"):
+        shown = views.find_or_start(settings.home(), environment)
+    environment = {"BATCHWRIGHT_VIEW_URL": shown.url, **environment}
     found = workers.find_or_start(settings.home(), environment, pool=pool_of(entries), limit=limit)
     with errors.status("waiting for the worker"):
         _await_online(found)
@@ -42,16 +46,19 @@ def up(repositories: Sources = None, store: Store = None, limit: Limit = 2) -> N
     _say("registered", ", ".join(f"{entry.kind} {entry.name}" for entry in new) or "all was there")
     runs = f"{found.limit} batch {'changes' if found.limit > 1 else 'change'} at a time"
     _say("worker", f"{found.name}, {runs}, {'started' if found.started else 'was there'}; log: {found.log}")
+    _say("reports", f"{shown.url}, {'started' if shown.started else 'was there'}; each run has a link to its own")
     _say("next", form_address(server, entries))
 
 
 def down() -> None:
-    """Stop the worker and the local Prefect server of this state folder. Batch changes that run are stopped too."""
+    """Stop the worker, the view and the local Prefect server of this state folder, and batch changes that run."""
     with errors.status("stopping the worker"):
         had_worker = workers.stop(settings.home())
+    had_view = views.stop(settings.home())
     with errors.status("stopping the Prefect server"):
         had_server = servers.stop(settings.home())
     _say("worker", "stopped" if had_worker else "none was running")
+    _say("reports", "stopped" if had_view else "none was running")
     _say("server", "stopped" if had_server else "none of ours was running")
     if had_worker:
         _say("next", "batch changes that ran are Crashed; Retry goes on where they stopped, after `batchwright up`")
