@@ -27,9 +27,10 @@ from flows import gitindex
 from flows.batches.diff import FileDiff
 from flows.batches.errors import PermanentError
 from flows.checkout import Checkout
-from flows.gitcommand import GitFailed, ObjectReader, TreeEntry, git
+from flows.gitcommand import GitFailed, ObjectReader, TreeDiffer, TreeEntry, git
 from flows.gitindex import IndexEntry
 from flows.layers import Entry, State, hides_base
+from flows.plain_changes import is_plain, with_changes
 from flows.removal import remove_tree
 from flows.trees import BaseTree, is_folder, write_tree
 from flows.untrusted import LayerRefused, above, join
@@ -70,14 +71,16 @@ class DiffCollector:
         self._reader: ObjectReader | None = None
         self._tree: BaseTree | None = None
         self._git_dir: Path | None = None
+        self._differ: TreeDiffer | None = None
 
     def __enter__(self) -> DiffCollector:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        if self._reader is not None:
-            self._reader.__exit__(kind, error, at)
-        self._reader = self._tree = self._git_dir = None
+        for process in (self._reader, self._differ):
+            if process is not None:
+                process.__exit__(kind, error, at)
+        self._reader = self._differ = self._tree = self._git_dir = None
         remove_tree(self._scratch)
 
     def collect(self, state: State, before: Sequence[FileDiff] = ()) -> bytes:
@@ -102,18 +105,32 @@ class DiffCollector:
         if not changed:
             out.write_bytes(b"")
             return
+        git_dir = self._objects()
+        base = _base_side(self._base_tree(), changed, self._checkout)
+        tree = write_tree(base.values(), git_dir)
+        tracked = list(_tracked(base, changed, before))
+        if not self._checkout.sparse_path and is_plain(base, changed, {entry.path for entry in tracked}):
+            now = write_tree(with_changes(base, changed, git_dir), git_dir)
+            with out.open("wb") as file:
+                self._tree_differ(git_dir).diff_to(file, tree, now)
+            return
         try:
-            self._run_git(out, changed, before)
+            self._run_git(out, git_dir, base, tree, tracked, changed)
         finally:
             remove_tree(self._scratch / "now")
 
-    def _run_git(self, out: Path, changed: Mapping[bytes, Entry], before: Sequence[FileDiff]) -> None:
-        git_dir = self._objects()
+    def _run_git(
+        self,
+        out: Path,
+        git_dir: Path,
+        base: Mapping[bytes, IndexEntry],
+        tree: str,
+        tracked: Sequence[IndexEntry],
+        changed: Mapping[bytes, Entry],
+    ) -> None:
         work_tree, index = self._scratch / "now" / "tree", self._scratch / "now" / "index"
         work_tree.mkdir(parents=True)
-        base = _base_side(self._base_tree(), changed, self._checkout)
-        tree = write_tree(base.values(), git_dir)
-        index.write_bytes(gitindex.written(_tracked(base, changed, before)))
+        index.write_bytes(gitindex.written(tracked))
 
         def run(*args: str, stdin: bytes = b"") -> bytes:
             expected = (0, 1) if args[0] == "check-ignore" else (0,)
@@ -144,6 +161,11 @@ class DiffCollector:
             _make_git_dir(self._scratch / "git", self._checkout.git_dir)
             self._git_dir = self._scratch / "git"
         return self._git_dir
+
+    def _tree_differ(self, git_dir: Path) -> TreeDiffer:
+        if self._differ is None:
+            self._differ = TreeDiffer(git_dir, (*_DIFF_OPTIONS, "--find-renames")).__enter__()
+        return self._differ
 
     def _base_tree(self) -> BaseTree:
         if self._reader is None or self._tree is None:

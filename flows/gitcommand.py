@@ -15,6 +15,7 @@ from pathlib import Path
 from subprocess import PIPE, Popen, TimeoutExpired
 from threading import Event
 from typing import IO, NamedTuple, cast
+from uuid import uuid4
 
 # GitPython looks for git when it is imported, and would fail there; ours is the clearer error, when git is needed.
 os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
@@ -202,6 +203,39 @@ class ObjectReader:
         content = stdout.read(int(match[2]))
         stdout.read(1)
         return match[1].decode(), content
+
+
+class TreeDiffer:
+    """A running ``git diff-tree --stdin``: many diffs with one process. For one thread; use as a context manager."""
+
+    def __init__(self, git_dir: Path, options: Sequence[str]) -> None:
+        self._args = ("diff-tree", "--stdin", "-r", "-p", *options)
+        self._git_dir = git_dir
+
+    def __enter__(self) -> TreeDiffer:
+        self._running = _process(_command(self._args, self._git_dir, None), self._args, cwd=self._git_dir, env={})
+        self._process = self._running.__enter__()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with suppress(BrokenPipeError):
+            _pipe(self._process.stdin).close()
+        self._running.__exit__(None, None, None)
+
+    def diff_to(self, out: IO[bytes], old: str, new: str) -> None:
+        """Write the unified diff between two trees (their ids) to ``out``. Raises GitUnavailable."""
+        # What is no id comes back as it is, when all before it is written. No diff holds a line that is so long a name.
+        mark = f"end-{uuid4().hex}\n".encode()
+        stdin, stdout = _pipe(self._process.stdin), _pipe(self._process.stdout)
+        with suppress(BrokenPipeError):  # it has ended: so has its output
+            stdin.write(f"{old} {new}\n".encode() + mark)
+            stdin.flush()
+        stdout.readline()  # the two ids
+        for line in stdout:
+            if line == mark:
+                return
+            out.write(line)
+        raise GitUnavailable(self._args, self._process.poll(), "it ended before its input did")
 
 
 def entries(tree: bytes) -> list[TreeEntry]:

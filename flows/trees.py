@@ -84,20 +84,23 @@ def write_tree(paths: Iterable[IndexEntry], git_dir: Path) -> str:
             inside.setdefault(folder, [])
         folder, name = split(path)
         inside[folder].append((name, b"%o %s\0" % (mode, name) + bytes.fromhex(oid)))
-    top = b""
+    top = ""
     for folder in sorted(inside, key=lambda path: (path != b"", path.count(b"/")), reverse=True):
         content = b"".join(record for _, record in sorted(inside[folder]))
-        top = _write_object(b"tree %d\0" % len(content) + content, git_dir)
+        top = write_object(b"tree %d\0" % len(content) + content, git_dir)
         if folder:
             holder, name = split(folder)
-            inside[holder].append((name + b"/", b"40000 %s\0" % name + top))  # git sorts folders as if they ended so
-    return top.hex()
+            record = b"40000 %s\0" % name + bytes.fromhex(top)
+            inside[holder].append((name + b"/", record))  # git sorts folders as if they ended so
+    return top
 
 
-def _write_object(raw: bytes, git_dir: Path) -> bytes:
-    digest = hashlib.sha1(raw)
-    name = digest.hexdigest()
+def write_object(raw: bytes, git_dir: Path) -> str:
+    """Write an object, its header included, as a file of its own, unless it is there; its id."""
+    name = hashlib.sha1(raw).hexdigest()
     folder = git_dir / "objects" / name[:2]
     folder.mkdir(exist_ok=True)
-    (folder / name[2:]).write_bytes(zlib.compress(raw, 1))
-    return digest.digest()
+    file = folder / name[2:]
+    if not file.exists():
+        file.write_bytes(zlib.compress(raw, 1))
+    return name
