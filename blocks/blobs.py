@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -69,6 +70,11 @@ class Blobs:
             self.store.put_file(blob.key, path, if_absent=blob not in self._corrupt)
             self._corrupt.discard(blob)
         return blob
+
+    def put_files(self, paths: Sequence[Path]) -> list[Blob]:
+        """Keep the contents of several files, side by side: most of it is waiting, for a disk or a server."""
+        with ThreadPoolExecutor(max(1, len(paths)), thread_name_prefix="blobs") as pool:
+            return list(pool.map(self.put_file, paths))
 
     def get(self, blob: Blob) -> bytes:
         """The content of a blob."""

@@ -14,6 +14,7 @@ from blocks.aside import Aside
 from blocks.docker_containers import Stopping, execute
 from blocks.docker_engine import Engine, Removal
 from blocks.docker_labels import our_labels
+from blocks.docker_networks import Network, Networks
 from blocks.docker_policy import ContainerPolicy, check
 from blocks.docker_workspaces import WorkspaceAccess
 from blocks.nested_files import together
@@ -38,12 +39,15 @@ _HOSTS = "127.0.0.1\tlocalhost\n::1\tlocalhost\n"
 
 @dataclass(frozen=True)
 class RoomPlan:
-    """What a room is made for. ``steps``: about how many will run; ``folder``: the workspace's own on this host."""
+    """What a room is made for. ``folder``: the workspace's own on this host."""
 
     name: str
     labels: Mapping[str, str]
     folder: Path
+    image: Image
+    """Of the first step."""
     steps: int
+    """About how many will run."""
     lifetime_seconds: float
     stop_grace_seconds: float
 
@@ -58,13 +62,17 @@ class DockerRoom:
         plan: RoomPlan,
         access: Callable[[], WorkspaceAccess],
         forget: Callable[[Image], None],
+        networks: Networks,
     ) -> None:
         """``access`` is asked when the first container runs; ``forget`` is told of an image that the engine lost."""
         self._engine, self._policy, self._plan = engine, policy, plan
-        self._make_access, self._forget = access, forget
+        self._make_access, self._forget, self._networks = access, forget, networks
         self._access: WorkspaceAccess | None = None
-        self._pause: str | None = None
         self._removals: list[Removal] = []
+        self._ran = 0
+        networks.expect_a_room()
+        self._shares = networks.are_worth_it(plan.steps)
+        self._network = self._take_network(plan.image) if self._shares else None
 
     def run(
         self,
@@ -83,17 +91,21 @@ class DockerRoom:
         except RuntimeTrouble as trouble:
             if isinstance(trouble, ImageUnavailable):
                 self._forget(container.image)
-            self._drop_pause()  # it may be what is broken: an engine that was restarted has stopped it
+            self._leave_network(intact=False)
             raise
 
     def close(self) -> None:
         """Remove everything that is left, and wait until it is gone. May be called more than once."""
-        self._drop_pause()
+        self._finish_removals()  # before the network is another room's
+        self._leave_network()
+        self._finish_removals()
+        if self._access is not None:
+            self._access.close()
+
+    def _finish_removals(self) -> None:
         for removal in self._removals:
             removal.finish()
         self._removals.clear()
-        if self._access is not None:
-            self._access.close()
 
     def _run(
         self, container: ContainerRun, layers: Layers, layer: Path, stdout: Sink, stderr: Sink, cancel: Event
@@ -113,10 +125,16 @@ class DockerRoom:
         volume_labels = our_labels({**self._plan.labels, **container.labels}, self._plan.lifetime_seconds)
         try:
             mounts = self._access.mounts(name, volume_labels, layers, layer, self._files(container))
-            host = self._policy.step(self._network(container.image), container.image.user)
+            network = self._join_network(container.image)
+            host = self._policy.step(network.name if network else None, container.image.user)
             self._create(name, labels, container, {**host, "Mounts": mounts})
             self._access.fill(name)
+            if network:
+                network.wait_until_started()
             exit = execute(self._engine, name, stopping, stdout, stderr)
+            self._ran += 1
+            if self._ran >= self._plan.steps or not exit.ok:
+                self._leave_network()  # already: what comes now, the diff, takes a while
             return exit if exit.was_stopped else self._collect(name, exit, cancel)
         finally:
             self._removals.append(self._access.release(name))
@@ -149,31 +167,23 @@ class DockerRoom:
         for warning in answer.get("Warnings") or ():
             log.warning("container %s: %s", name, warning)
 
-    def _network(self, image: Image) -> str | None:
-        """The container whose network the steps share: a network for each would double what a short step costs."""
-        if self._plan.steps < 2 or self._policy.offline:
-            return None
-        if self._pause is None:
-            name = self._pause = self._new_name()
-            with self._engine.trouble("cannot make the network that the steps share"):
-                self._engine.api.create_container(
-                    image.id,
-                    entrypoint=[image.shell],
-                    command=["-c", "read _"],  # blocks for ever, with nothing but the shell
-                    user=self._policy.user,
-                    labels=our_labels({**self._plan.labels, "role": "network"}, self._plan.lifetime_seconds),
-                    name=name,
-                    stdin_open=True,
-                    host_config=self._policy.pause(),
-                    healthcheck={"Test": ["NONE"]},
-                )
-                self._engine.api.start(name)
-        return self._pause
+    def _join_network(self, image: Image) -> Network | None:
+        """The network of this room, as far as a container needs it that is not started yet; None: it has its own."""
+        if self._shares and self._network is None:
+            self._network = self._take_network(image)
+        if self._network is not None:
+            self._network.wait_until_made()
+        return self._network
 
-    def _drop_pause(self) -> None:
-        if self._pause is not None:
-            self._removals.append(self._engine.remove_later(container=self._pause))
-            self._pause = None
+    def _take_network(self, image: Image) -> Network:
+        run = {"run": self._plan.labels["run"]} if "run" in self._plan.labels else {}
+        return self._networks.take(image, run, self._plan.lifetime_seconds)
+
+    def _leave_network(self, *, intact: bool = True) -> None:
+        if self._network is not None:
+            leave = self._networks.give_back if intact else self._networks.drop
+            self._removals += leave(self._network)
+            self._network = None
 
     def _files(self, container: ContainerRun) -> list[ReadOnlyFile]:
         files = together(container.files, Aside(self._plan.folder).place)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +20,7 @@ from pydantic import Field, HttpUrl, PrivateAttr, SecretStr, field_validator
 from blocks.aside import Aside
 from blocks.docker_engine import Engine, missing_limits
 from blocks.docker_images import Images, PullPolicy
+from blocks.docker_networks import Networks
 from blocks.docker_policy import PACKAGE_MANAGER_CAPABILITIES, ContainerPolicy
 from blocks.docker_probe import why_no_overlay
 from blocks.docker_reaper import Reaped, reap_abandoned, remove_run
@@ -37,6 +38,7 @@ class _Connection:
 
     engine: Engine
     images: Images
+    networks: Networks
     lock: Lock = field(default_factory=Lock)
     modes: dict[int, tuple[WorkspaceMode, str]] = field(default_factory=dict)
     """By device: folders of one file system are all alike."""
@@ -232,14 +234,20 @@ class DockerRuntime(Block):
                 connection.modes[device] = ("copy", hindrance) if hindrance else ("overlay", "the engine can mount it")
             return connection.modes[device]
 
+    def sharing(self, rooms: int, at_once: int) -> AbstractContextManager[None]:
+        """Until this is left, one room takes the network that another one has left. Raises RuntimeUnavailable."""
+        return self._connected().networks.kept(rooms, at_once)
+
     @contextmanager
-    def open_room(self, name: str, labels: Mapping[str, str], *, folder: Path, steps: int) -> Iterator[Room]:
-        """The place for one workspace's steps; nothing is made before the first one runs. Leaving it removes all of it.
+    def open_room(
+        self, name: str, labels: Mapping[str, str], *, folder: Path, image: Image, steps: int
+    ) -> Iterator[Room]:
+        """The place for one workspace's steps. Leaving it removes all of it.
 
         ``labels``: such as run and workspace; the engine shows them with the prefix ``batchwright.``.
         """
         connection = self._connected()
-        plan = RoomPlan(name, labels, folder, steps, self.abandoned_after_hours * 3600, self.stop_grace_seconds)
+        plan = RoomPlan(name, labels, folder, image, steps, self.abandoned_after_hours * 3600, self.stop_grace_seconds)
 
         def access() -> WorkspaceAccess:
             _warn_of_limits(connection)
@@ -247,7 +255,7 @@ class DockerRuntime(Block):
             return kind(connection.engine, Aside(folder), int(parse_bytes(self.changes)))
 
         policy = self._policy(connection.engine.memory_ceiling)
-        room = DockerRoom(connection.engine, policy, plan, access, connection.images.forget)
+        room = DockerRoom(connection.engine, policy, plan, access, connection.images.forget, connection.networks)
         try:
             yield room
         finally:
@@ -279,8 +287,9 @@ class DockerRuntime(Block):
         return self._link.connection(dict(self), self._connect)
 
     def _connect(self) -> _Connection:
-        engine = Engine(self.docker_host, self.tls_folder)
-        return _Connection(engine, Images(engine, self._policy(), self.pull_policy, self.platform, self._credentials()))
+        engine, policy = Engine(self.docker_host, self.tls_folder), self._policy()
+        images = Images(engine, policy, self.pull_policy, self.platform, self._credentials())
+        return _Connection(engine, images, Networks(engine, policy))
 
     def _credentials(self) -> RegistryCredentials | None:
         if self.registry_credentials is None:

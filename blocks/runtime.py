@@ -4,6 +4,7 @@ A runtime's life in one workspace:
 
 1. ``resolve_image`` turns a reference into what will run: once per reference and run.
 2. ``open_room`` makes the place that the steps of one workspace share (network namespace, volumes); closed in any case.
+   Within ``sharing`` rooms that follow one another share what is dear to make and clean to use again.
 3. ``room.run`` starts one container, copies its streams apart, waits, and removes it, whatever happens.
 
 A container's exit code is a value. Only trouble of the runtime itself is an exception: ``RuntimeUnavailable`` and
@@ -163,10 +164,17 @@ class Runtime(Protocol):
         """How workspaces under ``folder`` will be made, and why: overlay where the engine can, else copy."""
         ...
 
+    def sharing(self, rooms: int, at_once: int) -> AbstractContextManager[None]:
+        """While this is open, about ``rooms`` rooms will be opened, ``at_once`` at a time. Leave the rooms first."""
+        ...
+
     def open_room(
-        self, name: str, labels: Mapping[str, str], *, folder: Path, steps: int
+        self, name: str, labels: Mapping[str, str], *, folder: Path, image: Image, steps: int
     ) -> AbstractContextManager[Room]:
-        """Make the place for one workspace of about ``steps`` steps; ``folder`` is the workspace's own on the host."""
+        """Make the place for one workspace of about ``steps`` steps; ``folder`` is the workspace's own on the host.
+
+        What takes long is begun, and not waited for; ``image`` is that of the first step.
+        """
         ...
 
     def reap(self, over: Collection[str] = ()) -> object:

@@ -88,7 +88,7 @@ class WorkspaceRun:
         while not self.done and self._advance_without_running():
             pass
         if not self.done:
-            self._runner.open()
+            self._runner.open(self._plan(len(self.results)).image, self.steps_left)
 
     def run_step(self, index: int) -> StepResult:
         """The result of step ``index``; the steps before have one. Runs a container only if the step cache has none.
@@ -236,7 +236,9 @@ class WorkspaceRun:
         return left, True
 
     def _result(self, plan: Plan, ran: Ran, started_at: datetime, failure: Failure | None) -> StepResult:
-        blobs = self._setting.bench.blobs
+        change = [] if failure or ran.diff is None else [ran.diff, *([ran.layer] if ran.layer else [])]
+        kept = self._setting.bench.blobs.put_files([ran.stdout, ran.stderr, *change])
+        stdout, stderr, diff, layer = [*map(recorded, kept), None, None][:4]
         result = StepResult(
             index=plan.rendered.index,
             state="failed" if failure else "completed",
@@ -251,8 +253,8 @@ class WorkspaceRun:
             ),
             started_at=started_at,
             ended_at=now(),
-            stdout=recorded(blobs.put_file(ran.stdout)),
-            stderr=recorded(blobs.put_file(ran.stderr)),
+            stdout=stdout,
+            stderr=stderr,
             cache_key=plan.key,
             attempts=self._attempts,
         )
@@ -261,8 +263,8 @@ class WorkspaceRun:
         files = parse(ran.diff.read_bytes())
         return result.model_copy(
             update={
-                "diff": recorded(blobs.put_file(ran.diff)),
-                "layer": recorded(blobs.put_file(ran.layer)) if ran.layer else None,
+                "diff": diff,
+                "layer": layer,
                 "state_digest": ran.state_digest or None,
                 "changes": changes(files),
                 "diffstat": statistics(files),

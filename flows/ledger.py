@@ -12,8 +12,10 @@ latest-run.json                        which run began last
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from blocks.store import ArtifactMissing, ArtifactStore, KeyRefused
 
@@ -36,6 +38,8 @@ LATEST = "last"
 EVERYTHING = "*"
 
 _LATEST_KEY = "latest-run.json"
+_AT_ONCE = 8
+"""Of the documents of a run: writing one is mostly waiting, for a disk or a server."""
 
 
 class RunUnknown(PermanentError):
@@ -60,11 +64,13 @@ class Ledger:
         """Write the manifest, replacing the one before."""
         self.store.put(self.key("manifest.json"), manifest.encode())
 
-    def keep_step(self, workspace: int, result: StepResult) -> str:
-        """Write what became of a step; returns the artifact's key. Workspaces count from 1."""
-        key = self.key(f"steps/{workspace}-{result.index + 1}.json")
-        self.store.put(key, result.encode())
-        return key
+    def keep_steps(self, workspace: int, results: Sequence[StepResult]) -> dict[int, str]:
+        """Write what became of steps; returns the artifacts' keys by step. Workspaces count from 1."""
+        keys = {result.index: self.key(f"steps/{workspace}-{result.index + 1}.json") for result in results}
+        if results:
+            with ThreadPoolExecutor(min(_AT_ONCE, len(results)), thread_name_prefix="ledger") as pool:
+                list(pool.map(lambda result: self.store.put(keys[result.index], result.encode()), results))
+        return keys
 
     def keep_workspace(self, workspace: int, result: WorkspaceResult) -> None:
         """Write what became of a workspace."""
@@ -72,10 +78,14 @@ class Ledger:
 
     def keep_changesets(self, specs: Sequence[ChangesetSpec]) -> None:
         """Write the changeset specs, numbered from 1 in their order."""
-        for number, spec in enumerate(specs, 1):
+
+        def keep(number: int, spec: ChangesetSpec) -> None:
             self.store.put(self.key(f"changesets/{number}.json"), encoded(spec))
             if spec.commit is not None:
                 self.store.put(self.key(f"changesets/{number}.patch"), spec.commit.diff)
+
+        with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="ledger") as pool:
+            list(pool.map(keep, itertools.count(1), specs))
 
     def keep_approval(self, approval: Approval) -> None:
         """Write what people were asked or have answered, replacing the question before."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack, suppress
 from contextvars import copy_context
@@ -19,6 +19,7 @@ from blocks.runtime import Runtime, RuntimeTrouble
 from blocks.sources import RepositorySource
 from blocks.store import ArtifactStore, StoreTrouble
 
+from .afterwards import Afterwards
 from .batches.changesets import BaseRepository, ChangesetSpec, build, check_duplicates, import_specs
 from .batches.diff import DiffStat
 from .batches.errors import BatchError, ChangesetError, ResolutionError
@@ -121,7 +122,7 @@ class BatchRun:
             if error is not None and self._setting is not None:
                 self._note_the_end(error)
         finally:
-            self._stack.close()
+            self._stack.__exit__(kind, error, at)
 
     def find_workspaces(self) -> Resolution:
         """Resolve `on` and `workspaces`. Raises ResolutionError, also when there is nothing to do, and git's errors."""
@@ -151,6 +152,9 @@ class BatchRun:
         around = self._surroundings
         self._remove_leftovers()
         checkouts = self._stack.enter_context(Checkouts(around.home / "checkouts"))
+        workspaces = len(self.resolution.workspaces)
+        self._stack.enter_context(around.runtime.sharing(workspaces, self.options.workspaces_at_once))
+        afterwards = self._stack.enter_context(Afterwards())
         blobs = Blobs(around.store)
         bench = Bench(
             run_id=self.run_id,
@@ -161,6 +165,7 @@ class BatchRun:
             mirrors=self.resolution.mirrors,
             mounts=stage_mounts(self.spec, mount_sources(self.spec, around.spec_folder), around.home / "mounts"),
             cancel=self.cancel,
+            afterwards=afterwards.do,
         )
         setting = Setting(
             spec=self.spec,
@@ -336,7 +341,8 @@ class BatchRun:
         return build(self.spec, repository, path=workspace.path, outputs=ended.outputs, diff=diff)
 
     def _workspace_result(self, number: int, ended: WorkspaceRun, failure: Failure | None) -> WorkspaceResult:
-        steps = tuple(self._keep_step(number, ended, result) for result in ended.results)
+        kept = self.ledger.keep_steps(number, [one for one in ended.results if one.index not in ended.cached])
+        steps = tuple(_reference(result, kept) for result in ended.results)
         last, workspace = ended.executed, ended.workspace
         return WorkspaceResult(
             title=self.title(number),
@@ -357,12 +363,6 @@ class BatchRun:
             failure=failure,
         )
 
-    def _keep_step(self, number: int, ended: WorkspaceRun, result: StepResult) -> StepReference:
-        if result.index in ended.cached:
-            return StepReference(index=result.index, how="cached", key=record_key(result.cache_key))
-        how: StepFate = "executed" if result.state == "completed" else result.state
-        return StepReference(index=result.index, how=how, key=self.ledger.keep_step(number, result))
-
 
 def mount_sources(spec: BatchSpec, folder: Path | None) -> dict[str, Path]:
     """The checked host path of everything that the steps mount, by the path as written. Raises MountError."""
@@ -373,6 +373,14 @@ def mount_sources(spec: BatchSpec, folder: Path | None) -> dict[str, Path]:
                 raise MountError(f"step {number} mounts {mount.path}, and the batch spec lies in no folder: name one")
             sources[mount.path] = resolve_mount(folder, mount.path, number)
     return sources
+
+
+def _reference(result: StepResult, kept: Mapping[int, str]) -> StepReference:
+    """``kept``: the artifacts of the steps that were not in the cache."""
+    if result.index not in kept:
+        return StepReference(index=result.index, how="cached", key=record_key(result.cache_key))
+    how: StepFate = "executed" if result.state == "completed" else result.state
+    return StepReference(index=result.index, how=how, key=kept[result.index])
 
 
 def _workspace_state(failure: Failure | None) -> WorkspaceState:

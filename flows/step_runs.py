@@ -83,6 +83,8 @@ class Bench:
     layer_bytes: int = 1 << 30
     """A layer larger than this is not stored."""
     cancel: Event = field(default_factory=Event)
+    afterwards: Callable[[Callable[[], None]], None] = lambda work: work()
+    """Does what nobody has to wait for, such as removing what a workspace leaves; some time before the run ends."""
 
 
 class DiskTrouble(BatchError):
@@ -119,11 +121,14 @@ class StepRunner:
         self._layers: dict[int, Path] = {}
         self._state: tuple[tuple[int, ...], State] | None = None
 
-    def open(self) -> None:
-        """Prepare the checkout and the workspace's folder, unless that was done. Raises git's errors, DiskTrouble."""
+    def open(self, image: Image, steps: int) -> None:
+        """Prepare the checkout and the place of the next ``steps`` steps, of which the first one runs in ``image``.
+
+        Nothing, if that was done. Raises git's errors, RuntimeTrouble, DiskTrouble.
+        """
         if self._collector is None:
             with _our_disk(self._bench.home):
-                self._open()
+                self._open(image, steps)
 
     def run(
         self,
@@ -139,29 +144,32 @@ class StepRunner:
         Raises RuntimeTrouble, DiskTrouble, and the store's errors. After trouble the next call begins on a fresh layer
         in a new room: whatever the old one held may be gone.
         """
-        self.open()
+        self.open(plan.image, steps_left)
         with _our_disk(self._bench.home):
             return self._run(plan, below, before, steps_left, limit_seconds)
 
     def close(self) -> None:
-        """Remove the containers, volumes and folders of this workspace. May be called more than once."""
-        try:
-            self._close_room()
-        finally:
-            self._collector = self._folder = self._state = None
+        """Let go of the containers, volumes and folders of this workspace. May be called more than once."""
+        if self._folder is not None:
+            everything = ExitStack()
+            everything.push(self._stack.pop_all())
+            everything.push(self._room_stack.pop_all())  # before the folders, which its containers may have mounted
+            self._room = self._collector = self._folder = self._state = None
             self._layers.clear()
-            self._stack.close()
+            self._bench.afterwards(everything.close)
 
-    def _open(self) -> None:
+    def _open(self, image: Image, steps: int) -> None:
         bench, workspace = self._bench, self._workspace
+        if self._folder is None:
+            name = f"{bench.run_id}-{workspace_digest(workspace)}"
+            self._folder = self._stack.enter_context(WorkspaceFolder(bench.home / "workspaces", name))
+        self._open_room(image, steps)
         self._checkout = bench.checkouts.get(
             bench.mirrors[workspace.repository],
             workspace.commit,
             workspace.branch,
             sparse_path=workspace.path if workspace.only_fetch_workspace else "",
         )
-        name = f"{bench.run_id}-{workspace_digest(workspace)}"
-        self._folder = self._stack.enter_context(WorkspaceFolder(bench.home / "workspaces", name))
         self._collector = self._stack.enter_context(DiffCollector(self._checkout, self._folder.spool / "diff"))
 
     def _run(
@@ -210,7 +218,7 @@ class StepRunner:
             self._stream(ran.stdout, plan, "stdout") as stdout,
             self._stream(ran.stderr, plan, "stderr") as stderr,
         ):
-            exit = self._open_room(steps_left).run(
+            exit = self._open_room(plan.image, steps_left).run(
                 container,
                 Layers(self._checkout.tree, tuple(layers)),
                 layer,
@@ -308,7 +316,7 @@ class StepRunner:
                 return find_in_stream(self._masker, file)
         return None
 
-    def _open_room(self, steps: int) -> Room:
+    def _open_room(self, image: Image, steps: int) -> Room:
         if self._room is None:
             assert self._folder is not None
             workspace = self._workspace
@@ -318,7 +326,9 @@ class StepRunner:
                 "workspace": f"{workspace.repository}@{workspace.branch}/{workspace.path}",
             }
             self._room = self._room_stack.enter_context(
-                self._bench.runtime.open_room(self._folder.path.name, labels, folder=self._folder.path, steps=steps)
+                self._bench.runtime.open_room(
+                    self._folder.path.name, labels, folder=self._folder.path, image=image, steps=steps
+                )
             )
         return self._room
 

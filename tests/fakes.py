@@ -42,8 +42,18 @@ class FakeRuntime:
         return "copy", f"no engine looks at {folder}"
 
     @contextmanager
-    def open_room(self, name: str, labels: Mapping[str, str], *, folder: Path, steps: int) -> Iterator[Room]:
+    def sharing(self, rooms: int, at_once: int) -> Iterator[None]:
+        assert rooms >= 0
+        assert at_once > 0
+        yield
+        assert self.open_rooms == 0, "left before its rooms"
+
+    @contextmanager
+    def open_room(
+        self, name: str, labels: Mapping[str, str], *, folder: Path, image: Image, steps: int
+    ) -> Iterator[Room]:
         assert name
+        assert image.shell
         assert labels["run"]
         assert folder.is_dir()
         assert steps > 0

@@ -90,8 +90,9 @@ class Rig:
     def room(self) -> Room:
         if not hasattr(self, "_room"):
             labels = {"run": self.workspace, "workspace": self.workspace}
+            image = self.runtime.resolve_image(BUSYBOX)
             self._room = self._stack.enter_context(
-                self.runtime.open_room(self.workspace, labels, folder=self.folder, steps=self.steps)
+                self.runtime.open_room(self.workspace, labels, folder=self.folder, image=image, steps=self.steps)
             )
         return self._room
 

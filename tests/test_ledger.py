@@ -88,7 +88,7 @@ def test_steps_are_read_wherever_they_were_kept(store: FolderStore) -> None:
     )
     cached = StepResult(index=0, state="completed", started_at=time, ended_at=time, cache_key="ab")
     store.put("steps/ab/ab.json", cached.encode())
-    key = ledger.keep_step(3, failed)
+    (key,) = ledger.keep_steps(3, [failed]).values()
 
     read = ledger.steps(
         workspace(

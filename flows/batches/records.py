@@ -41,7 +41,8 @@ class Record(Part):
 
     def encode(self) -> bytes:
         """The record as JSON, in ASCII: so that file names that are not UTF-8 (surrogateescape) survive too."""
-        return json.dumps(self.model_dump(mode="json"), indent=1, allow_nan=False).encode("ascii")
+        # In one line: with indent, Python's encoder takes ten times as long.
+        return json.dumps(self.model_dump(mode="json"), allow_nan=False).encode("ascii")
 
 
 class Blob(Part):

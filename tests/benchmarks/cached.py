@@ -13,7 +13,7 @@ import resource
 import time
 from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
@@ -51,8 +51,13 @@ class Pretence:
     def reap(self, over: Collection[str] = ()) -> object:
         return self._engine.reap(over)
 
+    def sharing(self, rooms: int, at_once: int) -> AbstractContextManager[None]:
+        return self._engine.sharing(rooms, at_once)
+
     @contextmanager
-    def open_room(self, name: str, labels: Mapping[str, str], *, folder: Path, steps: int) -> Iterator[Room]:
+    def open_room(
+        self, name: str, labels: Mapping[str, str], *, folder: Path, image: Image, steps: int
+    ) -> Iterator[Room]:
         yield _PretendedRoom()
 
 

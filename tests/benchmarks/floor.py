@@ -45,20 +45,23 @@ class Floor:
 
     def run(self) -> None:
         """Every step of every workspace."""
+        places = iter(self.case.places)
         with ThreadPoolExecutor(self.case.at_once) as pool:
-            for _ in pool.map(self._run_workspace, self.case.places):
+            for _ in pool.map(self._work_off, [places] * self.case.at_once):
                 pass
 
-    def _run_workspace(self, place: tuple[str, str]) -> None:
+    def _work_off(self, places: Iterator[tuple[str, str]]) -> None:
+        """One workspace after the other."""
         with Engine() as engine, _removing() as remove, self._network(engine, remove) as network:
-            for step in range(self.case.steps):
-                with _created(engine, remove, self._step(place, step, network)) as name:
-                    _run_to_end(engine, name)
+            for place in places:
+                for step in range(self.case.steps):
+                    with _created(engine, remove, self._step(place, step, network)) as name:
+                        _run_to_end(engine, name)
 
     @contextmanager
     def _network(self, engine: Engine, remove: _Remove) -> Iterator[str | None]:
-        """One network for all steps of a workspace, as ours have it; a single step has its own."""
-        if self.case.steps == 1:
+        """One network for steps and workspaces that follow one another, as ours have it; a single step has its own."""
+        if self.case.workspaces * self.case.steps < 2 * self.case.at_once:
             yield None
             return
         pause = {

@@ -1,0 +1,142 @@
+"""Networks for the steps of one workspace at a time, each held by a small container that does nothing else.
+
+A network of its own for each container would double what a short step costs.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future
+from contextlib import contextmanager
+from threading import Lock, Thread
+from uuid import uuid4
+
+from blocks.docker_engine import Engine, Removal
+from blocks.docker_labels import our_labels
+from blocks.docker_policy import ContainerPolicy
+from blocks.runtime import Image
+
+
+class Network:
+    """A network in the making: by another thread, while the workspace is prepared."""
+
+    def __init__(
+        self, engine: Engine, policy: ContainerPolicy, image: Image, labels: Mapping[str, str], lifetime_seconds: float
+    ) -> None:
+        self.name = f"batchwright-network-{uuid4().hex[:12]}"
+        self._engine, self._policy, self._image = engine, policy, image
+        self._labels, self._lifetime_seconds = labels, lifetime_seconds
+        self._old_at = time.monotonic() + lifetime_seconds / 2
+        self._made, self._started = Future[None](), Future[None]()
+        self._maker = Thread(target=self._make, name=self.name, daemon=True)
+        self._maker.start()
+
+    @property
+    def is_old(self) -> bool:
+        """Whether a reaper elsewhere might soon take it for abandoned."""
+        return time.monotonic() > self._old_at
+
+    def wait_until_made(self) -> None:
+        """From now on a container can be made that will join it. Raises RuntimeTrouble."""
+        self._made.result()
+
+    def wait_until_started(self) -> None:
+        """From now on a container that joins it can be started. Raises RuntimeTrouble."""
+        self._started.result()
+
+    def remove(self) -> Removal:
+        """Remove it, by another thread."""
+        self._maker.join()
+        return self._engine.remove_later(container=self.name)
+
+    def _make(self) -> None:
+        try:
+            with self._engine.trouble("cannot make the network that the steps share"):
+                self._create()
+                self._made.set_result(None)
+                self._engine.api.start(self.name)
+                self._started.set_result(None)
+        except Exception as error:
+            for outcome in (self._made, self._started):
+                if not outcome.done():
+                    outcome.set_exception(error)
+
+    def _create(self) -> None:
+        self._engine.api.create_container(
+            self._image.id,
+            entrypoint=[self._image.shell],
+            command=["-c", "read _"],  # blocks for ever, with nothing but the shell
+            user=self._policy.user,
+            labels=our_labels({**self._labels, "role": "network"}, self._lifetime_seconds),
+            name=self.name,
+            stdin_open=True,
+            host_config=self._policy.pause(),
+            healthcheck={"Test": ["NONE"]},
+        )
+
+
+class Networks:
+    """The networks of a runtime. Safe for many threads."""
+
+    def __init__(self, engine: Engine, policy: ContainerPolicy) -> None:
+        self._engine, self._policy = engine, policy
+        self._lock = Lock()
+        self._idle: list[Network] = []
+        self._keepers = self._to_come = 0
+        self._one_after_another = 1.0
+
+    @contextmanager
+    def kept(self, rooms: int, at_once: int) -> Iterator[None]:
+        """While this is open, a network that a room gives back is kept for the next one, as long as one may come.
+
+        About ``rooms`` will be opened, ``at_once`` at a time. Leaving it removes what is kept, and waits for that.
+        """
+        with self._lock:
+            self._keepers += 1
+            self._to_come += rooms
+            self._one_after_another = max(self._one_after_another, rooms / at_once)
+        try:
+            yield
+        finally:
+            for removal in [network.remove() for network in self._leave()]:
+                removal.finish()
+
+    def are_worth_it(self, steps: int) -> bool:
+        """Whether a room for so many steps should take a network; a single container has its own for less."""
+        return not self._policy.offline and steps * self._one_after_another >= 2
+
+    def expect_a_room(self) -> None:
+        """Note that one of the rooms to come has come."""
+        with self._lock:
+            self._to_come = max(0, self._to_come - 1)
+
+    def take(self, image: Image, labels: Mapping[str, str], lifetime_seconds: float) -> Network:
+        """A network that nobody else uses: one that was given back, or a new one, made by a shell of ``image``."""
+        with self._lock:
+            if self._idle:
+                return self._idle.pop()
+        return Network(self._engine, self._policy, image, labels, lifetime_seconds)
+
+    def give_back(self, network: Network) -> list[Removal]:
+        """Nothing runs in it any more. Returns what is being removed."""
+        with self._lock:
+            if self._keepers and len(self._idle) < self._to_come and not network.is_old:
+                self._idle.append(network)
+                return []
+        return [network.remove()]
+
+    def drop(self, network: Network) -> list[Removal]:
+        """It may be broken, and all others too: an engine that was restarted has stopped them."""
+        with self._lock:
+            doubtful, self._idle = [network, *self._idle], []
+        return [one.remove() for one in doubtful]
+
+    def _leave(self) -> list[Network]:
+        with self._lock:
+            self._keepers -= 1
+            if self._keepers:
+                return []
+            left, self._idle = self._idle, []
+            self._to_come, self._one_after_another = 0, 1.0
+            return left
