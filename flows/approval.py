@@ -6,7 +6,6 @@ flow run, which goes on with just what was shown: nothing is resolved or run aga
 
 # No `from __future__ import annotations`: Prefect makes the dashboard's form of Answer's annotations.
 
-import hashlib
 import json
 from dataclasses import dataclass
 from typing import Literal
@@ -93,11 +92,7 @@ class Approvals:
 
 def digest_of(ledger: Ledger, manifest: RunManifest) -> str:
     """What the changeset specs of a run come to: equal if, and only if, the same is proposed."""
-    digest = hashlib.sha256()
-    for key in ledger.changeset_keys(manifest):
-        content = ledger.store.get(key)
-        digest.update(f"{key.rpartition('/')[2]} {len(content)}\n".encode() + content)
-    return digest.hexdigest()
+    return ledger.changesets_digest(manifest)
 
 
 def _description(manifest: RunManifest, ledger: Ledger) -> str:

@@ -2,7 +2,7 @@
 
 runs/<run>/manifest.json               RunManifest, written at the start and at the end
 runs/<run>/spec.yaml                   the batch spec as given
-runs/<run>/scope.json                  the repositories that it was narrowed to, if it was
+runs/<run>/scope.json                  the repositories that it was narrowed to; whether people have to approve it
 runs/<run>/workspaces/<n>.json         WorkspaceResult, written when the workspace ends
 runs/<run>/steps/<n>-<step>.json       StepResult of what ran, failed or was skipped in this run
 runs/<run>/changesets/<n>.json .patch  changeset specs in upstream's form, and their diffs (git apply -p0)
@@ -12,6 +12,7 @@ latest-run.json                        which run began last
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 from collections.abc import Iterator, Sequence
@@ -52,10 +53,10 @@ class Ledger:
     def __init__(self, store: ArtifactStore, run_id: str) -> None:
         self.store, self.run_id = store, run_id
 
-    def begin(self, manifest: RunManifest, spec: str, only: str = EVERYTHING) -> None:
+    def begin(self, manifest: RunManifest, spec: str, *, only: str = EVERYTHING, needs_approval: bool = False) -> None:
         """Note that the run has begun. ``only``: a glob on the names of the repositories that it takes."""
-        if only != EVERYTHING:
-            self.store.put(self.key("scope.json"), json.dumps({"schema_version": 1, "only": only}).encode())
+        scope = {"schema_version": 1, "only": only, "needs_approval": needs_approval}
+        self.store.put(self.key("scope.json"), json.dumps(scope).encode())
         self.store.put(self.key("spec.yaml"), spec.encode("utf-8", "surrogateescape"))
         self.keep_manifest(manifest)
         self.store.put(_LATEST_KEY, json.dumps({"schema_version": 1, "run_id": self.run_id}).encode())
@@ -104,10 +105,19 @@ class Ledger:
 
     def only(self) -> str:
         """The glob on repository names that the run was narrowed to."""
-        try:
-            return str(json.loads(self.store.get(self.key("scope.json")))["only"])
-        except ArtifactMissing:
-            return EVERYTHING
+        return str(self._scope().get("only", EVERYTHING))
+
+    def needs_approval(self) -> bool:
+        """Whether people have to approve of the run's changeset specs."""
+        return bool(self._scope().get("needs_approval", False))
+
+    def changesets_digest(self, manifest: RunManifest) -> str:
+        """What the changeset specs of the run come to: equal if, and only if, the same is proposed."""
+        digest = hashlib.sha256()
+        for key in self.changeset_keys(manifest):
+            content = self.store.get(key)
+            digest.update(f"{key.rpartition('/')[2]} {len(content)}\n".encode() + content)
+        return digest.hexdigest()
 
     def steps(self, workspace: WorkspaceResult) -> list[tuple[StepReference, StepResult]]:
         """The records of a workspace's steps, in order."""
@@ -121,6 +131,13 @@ class Ledger:
     def key(self, name: str) -> str:
         """The artifact key of one of the run's documents."""
         return f"runs/{self.run_id}/{name}"
+
+    def _scope(self) -> dict[str, object]:
+        """Runs of before there was one have none."""
+        try:
+            return dict(json.loads(self.store.get(self.key("scope.json"))))
+        except ArtifactMissing:
+            return {}
 
     def _workspaces(self) -> Iterator[WorkspaceResult]:
         for key in sorted(self.store.list_keys(self.key("workspaces/")), key=_number):

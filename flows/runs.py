@@ -174,7 +174,7 @@ class BatchRun:
             outside=around.outside,
             limits=Limits(self.options.step_timeout_seconds, self.options.workspace_timeout_seconds),
         )
-        self.ledger.begin(self._manifest, self._text, self.options.only)
+        self.ledger.begin(self._manifest, self._text, only=self.options.only, needs_approval=self.options.approval)
         self._setting = setting
 
     def run_workspaces(self, run_one: Callable[[int], WorkspaceResult]) -> None:

@@ -116,6 +116,7 @@ class Office:
         imports: Mapping[str, str] | None = None,
         failed: tuple[str, ...] = (),
         only: str = "*",
+        approval: bool = False,
         diffs: Mapping[str, bytes] | None = None,
     ) -> str:
         """A run that has ended with these changeset specs; gives its id."""
@@ -145,7 +146,7 @@ class Office:
             changeset_specs=len(specs),
             workspaces=tuple(results),
         )
-        ledger.begin(manifest, f"name: {NAME}\n", only)
+        ledger.begin(manifest, f"name: {NAME}\n", only=only, needs_approval=approval)
         ledger.keep_changesets(specs)
         return ledger.run_id
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
+from blocks.store import ArtifactMissing
+
 from ..batches.branches import fault_of_branch
 from ..batches.errors import ChangesetError, PermanentError
 from ..batches.glob import compile_glob
@@ -69,6 +71,7 @@ class RunChangesets:
         """Raises RunNotReady, RecordError, the store's errors."""
         self._ledger, self._options = ledger, options
         self._manifest = _checked(ledger.manifest(), options)
+        _check_approval(ledger, self._manifest)
 
     @property
     def batch_change(self) -> str:
@@ -154,6 +157,18 @@ def _publication(published: object, options: PublishOptions) -> Publication:
     if published is None:
         return {"leave": "no", "draft": "draft", "publish": "yes"}[options.undecided]  # type: ignore[return-value]
     return "draft" if published == "draft" else "yes" if published else "no"
+
+
+def _check_approval(ledger: Ledger, manifest: RunManifest) -> None:
+    """What people have to approve goes nowhere before they did, and nowhere else than where they saw it."""
+    try:
+        approval = ledger.approval()
+    except ArtifactMissing:
+        if not ledger.needs_approval():
+            return
+        raise RunNotReady(f"the run {manifest.run_id} waits for somebody to approve it in the dashboard") from None
+    if not approval.holds_for(ledger.changesets_digest(manifest)):
+        raise RunNotReady(f"the run {manifest.run_id} is not approved: {approval.sentence}")
 
 
 def _checked(manifest: RunManifest, options: PublishOptions) -> RunManifest:

@@ -60,6 +60,11 @@ class Publisher:
         self._desk.scratch.mkdir(parents=True, exist_ok=True)
         sweep(self._desk.scratch)
 
+    @property
+    def stop(self) -> Event:
+        """Set it, and publishing ends soon with Stopped."""
+        return self._desk.stop
+
     def chunks(self) -> list[range]:
         """The numbers of the run's changesets, some at a time."""
         numbers = range(1, self.run.count + 1)

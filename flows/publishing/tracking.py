@@ -6,7 +6,7 @@ changesets/<batch change>/<identity>.json    TrackedChangeset, written by condit
 from __future__ import annotations
 
 from collections.abc import Iterator
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from blocks.store import ArtifactMissing, ArtifactStore
 
@@ -46,11 +46,17 @@ class Tracking:
 
     def __init__(self, store: ArtifactStore, batch_change: str) -> None:
         self.store, self.batch_change = store, batch_change
-        self.folder = f"changesets/{quote(batch_change, safe='')[:200].replace('.', '%2E')}/"
+        self.folder = f"changesets/{quote(batch_change, safe='').replace('.', '%2E')}/"
 
     def key(self, repository: str, branch: str) -> str:
         """The artifact key of a changeset's document."""
         return f"{self.folder}{identity(self.batch_change, repository, branch)}.json"
+
+    @classmethod
+    def of_all(cls, store: ArtifactStore) -> list[Tracking]:
+        """The tracked changesets of every batch change that the store has some of, by name."""
+        folders = {key.split("/")[1] for key in store.list_keys("changesets/")}
+        return [cls(store, unquote(folder)) for folder in sorted(folders)]
 
     def open(self, key: str) -> Document:
         """A document as it is now; one without content if there is none. Raises RecordError, the store's errors."""
