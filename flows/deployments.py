@@ -28,6 +28,10 @@ from ruamel.yaml import YAML
 
 from blocks.artifacts import LocalArtifacts
 from blocks.docker_runtime import DockerRuntime
+from blocks.gitea_host import Gitea
+from blocks.github_host import GitHub
+from blocks.gitlab_host import GitLab
+from blocks.plain_git_host import PlainGit
 from blocks.repositories import RepositoryFolder, RepositoryList
 from blocks.s3_artifacts import S3Artifacts
 from blocks.secrets import StepSecrets
@@ -37,6 +41,7 @@ from .batches.errors import PermanentError
 BLOCK_TYPES: tuple[type[Block], ...] = (
     *(DockerRuntime, LocalArtifacts, S3Artifacts),
     *(RepositoryFolder, RepositoryList, StepSecrets),
+    *(GitHub, GitLab, Gitea, PlainGit),
 )
 
 Done = Literal["created", "updated", "kept"]

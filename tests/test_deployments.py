@@ -19,12 +19,15 @@ from typing import Any, ClassVar
 from zipfile import ZipFile
 
 import pytest
+from prefect import Flow
 from prefect.utilities.schema_tools import validate
 from ruamel.yaml import YAML
 
+from blocks.artifacts import LocalArtifacts
 from blocks.repositories import RepositoryList
 from flows import deployments
 from flows.batch_change import batch_change
+from flows.publish_changesets import publish_changesets, refresh_changesets
 from infra.images import BUSYBOX
 from tests.dashboard import Dashboard, containers_of
 from tests.harness import SPECS, Done, Installation, eventually
@@ -303,7 +306,8 @@ def test_no_spec_stands_in_the_deployments_file() -> None:
     text = "".join(re.sub("#.*", "", line) for line in (INFRA / "prefect.yaml").read_text().splitlines())
 
     assert "{{" not in text
-    assert [deployment.name for deployment in deployments.read_deployments(INFRA / "prefect.yaml")] == ["batch-change"]
+    names = [deployment.name for deployment in deployments.read_deployments(INFRA / "prefect.yaml")]
+    assert names == ["batch-change", "publish-changesets", "refresh-changesets"]
 
 
 @pytest.mark.parametrize("parameter", ["repositories", "engine", "artifacts", "secrets"])
@@ -319,9 +323,20 @@ def test_every_block_can_be_given_by_reference(parameter: str) -> None:
     assert schema["properties"]["repositories"]["anyOf"][0] == {"$ref": "#/definitions/RepositoryList"}
 
 
+@pytest.mark.parametrize("flow", [publish_changesets, refresh_changesets])
+def test_code_hosts_can_be_given_by_reference(flow: Flow[..., Any]) -> None:
+    """A list of blocks of several types."""
+    reference = {"$ref": {"block_document_id": "7e6ea1c4-11fd-4da0-ba67-7a3b8e1d6f0c"}}
+    values = {"run": "last", "code_hosts": [reference, reference], "artifacts": reference}
+    schema = deployments.form(flow, {"artifacts": LocalArtifacts.get_block_type_slug()})
+
+    assert validate({name: values[name] for name in schema["properties"] if name in values}, schema) == []
+
+
 def test_silence_is_several_missed_heartbeats_and_no_end_is_silence() -> None:
     """A run whose process is gone on purpose must not be called dead."""
-    (deployment,) = deployments.read_deployments(INFRA / "prefect.yaml")
+    deployment, *others = deployments.read_deployments(INFRA / "prefect.yaml")
+    assert all((other.work_pool, other.tags) == (deployment.work_pool, deployment.tags) for other in others)
     heartbeat = int(deployment.work_pool.job_variables["env"]["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"])
     trigger = CRASH["trigger"]
 

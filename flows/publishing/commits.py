@@ -75,7 +75,7 @@ def build_commit(git_dir: Path, spec: CommitSpec) -> str:
     except ObjectMissing as error:
         raise ChangesetError(f"the base commit {spec.base} is not complete: {error}") from error
     git(["fast-import", "--quiet", "--force"], git_dir=git_dir, stdin=_stream(spec, before, after))
-    return git(["rev-parse", "--verify", _BRANCH], git_dir=git_dir).decode().strip()
+    return (git_dir / _BRANCH).read_text().strip()
 
 
 def _before(base: BaseTree, diff: bytes) -> dict[bytes, IndexEntry]:

@@ -205,9 +205,12 @@ class Reconciler:
         tracked, wanted = self._tracked, self._wanted
         if not tracked.commit or tracked.pushing or tracked.content != wanted.content:
             return True
-        if self._request is None:
+        if self._request is None and (self._host.has_requests or self._is_gone()):
             return True
         return self._desk.options.rebase and tracked.base_commit != wanted.base_commit
+
+    def _is_gone(self) -> bool:
+        return self._remote(self._path).head(self._wanted.branch) is None
 
     def _push(self, head_path: str) -> None:
         wanted, tracked = self._wanted, self._tracked
@@ -216,7 +219,8 @@ class Reconciler:
         with bare_repository(self._desk.scratch, mirror.git_dir) as git_dir:
             commit = build_commit(git_dir, self._desk.run.commit(wanted))
             remote = self._remote(head_path)
-            head = remote.head(wanted.branch)
+            heads = remote.heads(wanted.branch, wanted.base_branch)
+            head, negotiate = heads.get(wanted.branch), heads.get(wanted.base_branch) != wanted.base_commit
             if head != commit:
                 self._check_head(head)
                 self._reopen_first()
@@ -224,7 +228,7 @@ class Reconciler:
                 where = f"{head_path} " if head_path != self._path else ""
                 self._do(
                     f"push {commit[:_SHORT]} to {where}{wanted.branch} ({_from(head)})",
-                    lambda: remote.push(git_dir, commit, wanted.branch, expected=head),
+                    lambda: remote.push(git_dir, commit, wanted.branch, expected=head, negotiate=negotiate),
                 )
                 if self._done == "left":
                     self._done = "updated" if tracked.commit else "pushed"

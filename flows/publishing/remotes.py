@@ -37,15 +37,22 @@ class Remote:
 
     def head(self, branch: str) -> str | None:
         """The commit that a branch is at; None if there is no such branch. Raises GitError."""
-        wanted = f"refs/heads/{branch}"
-        listed = self._git("ls-remote", "--refs", "--", self._location.url, wanted).decode("utf-8", "surrogateescape")
-        found = (line.partition("\t") for line in listed.splitlines())
-        return next((commit for commit, _, name in found if name == wanted), None)
+        return self.heads(branch).get(branch)
 
-    def push(self, git_dir: Path, commit: str, branch: str, *, expected: str | None) -> None:
-        """Move a branch from ``expected`` (None: none) to a commit of ``git_dir``. Raises BranchMoved, GitError."""
-        # Without the negotiation, git sends the whole base where the server's branches have moved on since.
-        self._move(branch, expected, commit, "-c", "push.negotiate=true", git_dir=git_dir)
+    def heads(self, *branches: str) -> dict[str, str]:
+        """The commits that those of some branches are at which are there. Raises GitError."""
+        wanted = {f"refs/heads/{branch}": branch for branch in branches}
+        listed = self._git("ls-remote", "--refs", "--", self._location.url, *wanted).decode("utf-8", "surrogateescape")
+        found = (line.partition("\t") for line in listed.splitlines())
+        return {wanted[name]: commit for commit, _, name in found if name in wanted}
+
+    def push(self, git_dir: Path, commit: str, branch: str, *, expected: str | None, negotiate: bool) -> None:
+        """Move a branch from ``expected`` (None: none) to a commit of ``git_dir``. Raises BranchMoved, GitError.
+
+        ``negotiate``: no branch of the server is at the commit's base. Without asking, git would send the whole base.
+        """
+        settings = ("-c", "push.negotiate=true") if negotiate else ()
+        self._move(branch, expected, commit, *settings, git_dir=git_dir)
 
     def remove(self, branch: str, *, expected: str) -> None:
         """Remove a branch that is at ``expected``. Raises BranchMoved, GitError."""
