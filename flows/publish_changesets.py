@@ -151,7 +151,9 @@ def _show(tracking: Tracking) -> None:
     name, told = tracking.batch_change, headline(changesets)
     rows = [dict(tracked_row(tracked)) for tracked in changesets[:TABLE_ROWS]]
     create_table_artifact(key=artifact_key(name, "changesets"), table=rows, description=told)
-    create_markdown_artifact(key=artifact_key(name, "changesets", "links"), markdown=_page(told, changesets), description=told)
+    create_markdown_artifact(
+        key=artifact_key(name, "changesets", "links"), markdown=_page(told, changesets), description=told
+    )
 
 
 def _page(told: str, changesets: Sequence[TrackedChangeset]) -> str:
