@@ -6,9 +6,10 @@ Only these addresses are taken: https, http, ssh, ``git@host:path``, file, and a
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from threading import Event
+from typing import Protocol, runtime_checkable
 from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 
 from pydantic import SecretStr
@@ -33,6 +34,8 @@ class Credentials:
     ssh_key: SecretStr | None = None
     known_hosts: str = field(default="", repr=False)
     """Lines of an OpenSSH known_hosts file; empty: those of the user who runs the worker."""
+    header: SecretStr | None = None
+    """A whole Authorization header (`token-executor ...`), instead of a token with a user name."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,8 @@ class Route:
     """The proxy's address, with its password if it wants one; None: what the worker's environment says."""
     ca_bundle: str = ""
     """A file with the certificates to trust instead of the usual ones."""
+    verify: bool = True
+    """Whether the server's certificate must be trusted."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,69 @@ class RepositorySource(Protocol):
     def locations(self) -> Mapping[str, RepositoryLocation]:
         """Every repository by its name. Raises SourceError when that cannot be told."""
         ...
+
+
+@dataclass(frozen=True)
+class KnownRepository:
+    """A repository that a source was asked about. ``branch`` is its default branch, in short."""
+
+    location: RepositoryLocation
+    id: str
+    """What the source itself calls it, in changeset specs for example."""
+    branch: str
+    commit: str
+    """Both are "" for a repository that is empty, or not cloned yet."""
+    supported: bool = True
+    """Whether its code host can have changesets."""
+
+
+@dataclass(frozen=True)
+class FoundWorkspace:
+    """A workspace as the source itself resolved it. ``branch`` in short."""
+
+    repository: KnownRepository
+    branch: str
+    commit: str
+    path: str
+    only_fetch_workspace: bool
+    ignored: bool
+    supported: bool
+    search_result_paths: tuple[str, ...]
+
+
+class SourceAnswers(Protocol):
+    """What a source that is asked can answer. Its errors have ``temporary``."""
+
+    resolves_specs: bool
+    """Whether whole batch specs are resolved by the source (``workspaces``), not entry by entry."""
+
+    def find(self, query: str, *, keyword: bool) -> Mapping[str, tuple[str, ...]]:
+        """The repositories that a query finds, with the paths found in each. ``keyword``: its default pattern type."""
+        ...
+
+    def repository(self, name: str) -> KnownRepository | None:
+        """A repository by its name; None if there is none, or none that may be seen."""
+        ...
+
+    def commit_of(self, name: str, revision: str) -> str | None:
+        """The commit of a branch (in full), a tag, a commit id; None if there is no such thing."""
+        ...
+
+    def workspaces(self, spec: str) -> Sequence[FoundWorkspace]:
+        """Resolve `on` and `workspaces` of a batch spec's text."""
+        ...
+
+
+@runtime_checkable
+class AskedSource(Protocol):
+    """Where repositories come from if they are too many to list: asked by query and by name."""
+
+    def answers(self, cancel: Event | None = None) -> SourceAnswers:
+        """Somebody to ask. ``cancel`` set: waiting for an answer ends."""
+        ...
+
+
+AnySource = RepositorySource | AskedSource
 
 
 def location(name: str, address: str) -> RepositoryLocation:

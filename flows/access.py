@@ -48,7 +48,14 @@ def _over_http(location: RepositoryLocation) -> tuple[dict[str, str], dict[str, 
         settings[f"credential.{_origin(location.url)}.helper"] = _CREDENTIAL_HELPER
         env["BATCHWRIGHT_USERNAME"] = credentials.username or DEFAULT_USERNAME
         secrets["BATCHWRIGHT_TOKEN"] = credentials.token.get_secret_value()
-    if route.ca_bundle:
+    if credentials.header is not None:
+        # A header is for this server only: no redirect is followed. The value is a secret: numbered as its name is.
+        secrets[f"GIT_CONFIG_VALUE_{len(settings)}"] = f"Authorization: {credentials.header.get_secret_value()}"
+        settings[f"http.{_origin(location.url)}.extraHeader"] = ""
+        settings["http.followRedirects"] = "false"
+    if not route.verify:
+        settings["http.sslVerify"] = "false"
+    elif route.ca_bundle:
         settings["http.sslCAInfo"] = route.ca_bundle
     if route.proxy is not None:
         # Settings are open; git takes a proxy from this variable, too, and so it is masked in errors.

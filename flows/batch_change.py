@@ -4,6 +4,7 @@
 
 import logging
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -20,8 +21,9 @@ from blocks.docker_runtime import DockerRuntime
 from blocks.repositories import RepositoryFolder, RepositoryList
 from blocks.s3_artifacts import S3Artifacts
 from blocks.secrets import StepSecrets
+from blocks.sourcegraph import SourcegraphInstance
 
-from . import progress, settings, summaries, view
+from . import progress, settings, summaries, uploading, view
 from .approval import REJECTED, Approvals
 from .batches.errors import Stopped
 from .batches.loading import load_spec
@@ -33,6 +35,7 @@ from .failures import is_temporary
 from .ledger import Ledger
 from .progress_artifact import shown_as_artifact
 from .runs import BatchRun, Options, Surroundings, run_id_of
+from .uploading import Upload, upload_target
 from .workspace_folders import reap_workspaces
 
 log = logging.getLogger(__name__)
@@ -86,13 +89,15 @@ def _remove_leftovers(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]
 )
 def batch_change(
     spec: str,
-    repositories: RepositoryFolder | RepositoryList,
+    repositories: RepositoryFolder | RepositoryList | SourcegraphInstance,
     engine: DockerRuntime,
     artifacts: LocalArtifacts | S3Artifacts,
     options: Options = DEFAULTS,
     secrets: StepSecrets | None = None,
     variables: dict[str, str] | None = None,
     spec_folder: Path | None = None,
+    instance: SourcegraphInstance | None = None,
+    upload: Upload = "no",
 ) -> State[Any]:
     """Run a batch spec on its repositories and build the changeset specs.
 
@@ -105,8 +110,11 @@ def batch_change(
         secrets: Values that steps may ask for by name; masked wherever people can read.
         variables: Values that steps may ask for by name, and that are no secrets.
         spec_folder: The folder, on the worker, that `mount` paths are looked up in.
+        instance: The Sourcegraph instance to upload to; if it is not given, the one that repositories come from.
+        upload: Whether to upload the changeset specs to the instance: as a preview, or applied at once.
     """
     change = load_spec(spec)
+    target = upload_target(repositories, instance, upload)
     around = Surroundings(
         repositories=repositories,
         runtime=engine,
@@ -118,8 +126,13 @@ def batch_change(
     artifacts.check()
     run_id = run_id_of(change.name, str(runtime.flow_run.id))
     approvals = Approvals.of(Ledger(around.store, run_id)) if options.approval else None
+
+    def bring(manifest: RunManifest) -> None:
+        if target is not None:
+            upload_changesets(Ledger(around.store, run_id), manifest, target, apply=upload == "apply")
+
     if approvals and (shown := approvals.awaited()):
-        return conclude(shown, approvals, options)
+        return conclude(shown, approvals, options, bring)
     try:
         with (
             shown_as_artifact(summaries.artifact_key(change.name, "progress")),
@@ -135,7 +148,7 @@ def batch_change(
         return Cancelled(message="The run was stopped; run it again, and no finished step is repeated.")
     progress.observer.get()(progress.RunEnded(manifest))
     summaries.publish(manifest, run.ledger, report_address(artifacts, run_id))
-    return conclude(manifest, approvals, options)
+    return conclude(manifest, approvals, options, bring)
 
 
 def report_address(artifacts: LocalArtifacts | S3Artifacts, run_id: str) -> str | None:
@@ -220,14 +233,30 @@ def finish(run: BatchRun) -> RunManifest:
     return run.finish()
 
 
-def conclude(manifest: RunManifest, approvals: Approvals | None, options: Options) -> State[Any]:
-    """What follows the results: the people's answer, where the run has to wait for one; then the end."""
-    if approvals and manifest.state == "completed" and manifest.changeset_specs:
+def conclude(
+    manifest: RunManifest, approvals: Approvals | None, options: Options, bring: Callable[[RunManifest], None]
+) -> State[Any]:
+    """What follows the results: the people's answer, where the run has to wait for one; the upload; then the end."""
+    if manifest.state != "completed":
+        return _final_state(manifest)
+    sentence = ""
+    if approvals and manifest.changeset_specs:
         answer = approvals.ask(manifest, hours=options.approval_hours)
         if answer.decision == "rejected":
             return Cancelled(name=REJECTED, message=answer.sentence)
-        return Completed(message=f"{manifest.headline}; {answer.sentence}")
-    return _final_state(manifest)
+        sentence = f"; {answer.sentence}"
+    bring(manifest)
+    return Completed(message=f"{manifest.headline}{sentence}")
+
+
+@task(name="upload", task_run_name="upload to the instance", **_STAGE)
+def upload_changesets(
+    ledger: Ledger, manifest: RunManifest, instance: SourcegraphInstance, *, apply: bool
+) -> State[Any]:
+    """Bring the changeset specs to an instance. What an earlier attempt uploaded is not uploaded again."""
+    record = uploading.upload(ledger, manifest, instance.api(), namespace=instance.namespace, apply=apply)
+    summaries.publish_upload(manifest.name, record.url, applied=apply)
+    return Completed(name="Applied" if apply else "Uploaded", message=record.url)
 
 
 def _final_state(manifest: RunManifest) -> State[Any]:

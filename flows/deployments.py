@@ -35,12 +35,13 @@ from blocks.plain_git_host import PlainGit
 from blocks.repositories import RepositoryFolder, RepositoryList
 from blocks.s3_artifacts import S3Artifacts
 from blocks.secrets import StepSecrets
+from blocks.sourcegraph import SourcegraphInstance
 
 from .batches.errors import PermanentError
 
 BLOCK_TYPES: tuple[type[Block], ...] = (
     *(DockerRuntime, LocalArtifacts, S3Artifacts),
-    *(RepositoryFolder, RepositoryList, StepSecrets),
+    *(RepositoryFolder, RepositoryList, SourcegraphInstance, StepSecrets),
     *(GitHub, GitLab, Gitea, PlainGit),
 )
 

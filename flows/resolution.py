@@ -1,10 +1,9 @@
-"""A batch spec's `on` and `workspaces`, answered from git: repositories are asked, fetched, and cut into workspaces."""
+"""A batch spec's `on` and `workspaces`, answered: repositories are asked, fetched, and cut into workspaces."""
 
 from __future__ import annotations
 
-import difflib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -12,11 +11,10 @@ from pathlib import Path
 from threading import Event
 from typing import TypeVar
 
-from blocks.sources import RepositorySource, SourceError
+from blocks.sources import AnySource, AskedSource
 
-from .batches.errors import BatchError, PermanentError, ResolutionError, Stopped, TemporaryError
-from .batches.glob import GlobError, compile_glob
-from .batches.query import parse_query
+from .batches.errors import ResolutionError
+from .batches.glob import Glob, GlobError, compile_glob
 from .batches.spec import BatchSpec, OnQuery, OnRepository
 from .batches.workspaces import (
     BATCH_IGNORE,
@@ -28,11 +26,12 @@ from .batches.workspaces import (
     folders_with,
     ignore_status,
     merge_rules,
+    resolved_workspaces,
 )
+from .catalogues import NO_CHANGESETS, Asked, Catalogue, Listed
+from .faults import Faults
 from .mirror import Mirror
-from .search import answer
 
-_MALFORMED = "malformed 'on' field; missing either a repository name or a query"
 _Result = TypeVar("_Result")
 
 
@@ -51,86 +50,143 @@ class Resolution:
     """The ids of the repositories that `importChangesets` names: their names, as no instance gives them others."""
 
 
+@dataclass(frozen=True)
+class Allowed:
+    """What runs although something speaks against it."""
+
+    ignored: bool = False
+    """Repositories with a .batchignore."""
+    unsupported: bool = False
+    """Repositories on code hosts that cannot have changesets."""
+
+
 def resolve(
     spec: BatchSpec,
-    source: RepositorySource,
+    source: AnySource,
     mirrors_folder: Path,
     *,
+    text: str = "",
     allow_ignored: bool = False,
+    allow_unsupported: bool = False,
     only: str = "*",
     jobs: int = 8,
     cancel: Event | None = None,
 ) -> Resolution:
     """Find the workspaces of a spec; none at all is a valid answer. ``only``: a glob on repository names.
 
+    ``text`` is the spec as written, for a source that resolves it all by itself.
     Raises ResolutionError with everything that is wrong, TemplateError, or TemporaryError if trying again may help;
     Stopped soon after ``cancel`` is set, which whatever interrupts this (Ctrl-C) does too.
     """
     cancel = cancel or Event()
+    names, allowed = _names(only), Allowed(allow_ignored, allow_unsupported)
     with ThreadPoolExecutor(max_workers=max(1, jobs)) as pool, _set_when_interrupted(cancel):
-        resolver = _Resolver(source, mirrors_folder, only, pool, jobs, cancel)
-        revisions = merge_rules(resolver.rules(spec))
-        resolver.fetch(revisions)
-        ignored = resolver.ignored(revisions)
-        kept = [revision for revision in revisions if allow_ignored or revision not in ignored]
-        folders = resolver.folders(folder_searches(spec, kept))
+        if not isinstance(source, AskedSource):
+            return _by_us(spec, Listed(source, mirrors_folder, names, jobs, cancel), pool, allowed)
+        asked = Asked(source.answers(cancel), mirrors_folder, names, pool, cancel)
+        if asked.resolves_specs and text:
+            return _by_the_source(spec, text, asked, pool, allowed)
+        return _by_us(spec, asked, pool, allowed)
+
+
+def _by_us(spec: BatchSpec, catalogue: Catalogue, pool: ThreadPoolExecutor, allowed: Allowed) -> Resolution:
+    """Entry by entry: what each finds, then .batchignore and `workspaces` from the content."""
+    resolver = _Resolver(catalogue, pool)
+    found = merge_rules(resolver.rules(spec))
+    revisions = [each for each in found if allowed.unsupported or each.repository not in catalogue.unsupported]
+    resolver.fetch(revisions)
+    ignored = resolver.ignored(revisions)
+    kept = [revision for revision in revisions if allowed.ignored or revision not in ignored]
+    folders = resolver.folders(folder_searches(spec, kept))
     asked_to_ignore = {(revision.repository, revision.commit) for revision in ignored}
     workspaces = tuple(
         workspace.model_copy(update={"ignored": (workspace.repository, workspace.commit) in asked_to_ignore})
         for workspace in determine(spec, kept, lambda revision, name: folders[revision, name])
     )
-    names = sorted({revision.repository for revision in ignored})
+    unsupported = {revision.repository for revision in found} - {revision.repository for revision in revisions}
+    asks = () if allowed.ignored else {revision.repository for revision in ignored}
+    return _resolution(spec, catalogue, workspaces, asks, unsupported)
+
+
+def _by_the_source(spec: BatchSpec, text: str, asked: Asked, pool: ThreadPoolExecutor, allowed: Allowed) -> Resolution:
+    """As the instance resolves it. What no step has to run for is left out here too, and paths are whole segments."""
+    faults, resolver = Faults(), _Resolver(asked, pool)
+    with faults.collected():
+        found = asked.workspaces(text)
+    for name in dict.fromkeys(entry.repository for entry in spec.import_changesets):
+        with faults.collected("importChangesets: "):
+            asked.mirror(name)
+    faults.raise_if_any()
+    unsupported = {each.repository.location.name for each in found if not each.supported and not allowed.unsupported}
+    asks = {each.repository.location.name for each in found if each.ignored and not allowed.ignored}
+    workspaces = resolved_workspaces(
+        spec,
+        (
+            Workspace(
+                repository=each.repository.location.name,
+                branch=each.branch,
+                commit=each.commit,
+                path=each.path,
+                only_fetch_workspace=each.only_fetch_workspace,
+                search_result_paths=each.search_result_paths,
+                ignored=each.ignored,
+            )
+            for each in found
+            if each.repository.location.name not in unsupported and (allowed.ignored or not each.ignored)
+        ),
+    )
+    resolver.fetch(list(dict.fromkeys(Revision(each.repository, each.branch, each.commit) for each in workspaces)))
+    return _resolution(spec, asked, workspaces, asks, unsupported)
+
+
+def _resolution(
+    spec: BatchSpec,
+    catalogue: Catalogue,
+    workspaces: tuple[Workspace, ...],
+    asked_to_ignore: Collection[str],
+    unsupported: Collection[str],
+) -> Resolution:
+    reasons = dict.fromkeys(asked_to_ignore, f"there is a {BATCH_IGNORE} in its root")
+    reasons |= dict.fromkeys(unsupported, NO_CHANGESETS)
     return Resolution(
         workspaces=workspaces,
-        ignored=() if allow_ignored else tuple((name, f"there is a {BATCH_IGNORE} in its root") for name in names),
-        skipped=tuple(sorted(resolver.skipped.items())),
-        mirrors={workspace.repository: resolver.mirror(workspace.repository).git_dir for workspace in workspaces},
+        ignored=tuple(sorted(reasons.items())),
+        skipped=tuple(sorted(catalogue.skipped.items())),
+        mirrors={workspace.repository: catalogue.mirror(workspace.repository).git_dir for workspace in workspaces},
         imports={entry.repository: entry.repository for entry in spec.import_changesets},
     )
 
 
-class _Resolver:
-    """The repositories of a source and their mirrors, during one resolution."""
+def _names(only: str) -> Glob:
+    try:
+        return compile_glob(only)
+    except GlobError as error:
+        raise ResolutionError((f"{only!r} is no glob for names of repositories: {error}",)) from error
 
-    def __init__(
-        self,
-        source: RepositorySource,
-        mirrors_folder: Path,
-        only: str,
-        pool: ThreadPoolExecutor,
-        jobs: int,
-        cancel: Event,
-    ) -> None:
-        try:
-            locations = source.locations()
-        except SourceError as error:
-            raise ResolutionError((str(error),)) from error
-        try:
-            self._only = compile_glob(only)
-        except GlobError as error:
-            raise ResolutionError((f"{only!r} is no glob for names of repositories: {error}",)) from error
-        self._mirrors = {name: Mirror(mirrors_folder, location, cancel) for name, location in locations.items()}
-        self._pool, self._jobs = pool, jobs
-        self.skipped: dict[str, str] = {}
+
+class _Resolver:
+    """The repositories of a catalogue and their mirrors, asked side by side during one resolution."""
+
+    def __init__(self, catalogue: Catalogue, pool: ThreadPoolExecutor) -> None:
+        self._catalogue, self._pool = catalogue, pool
 
     def mirror(self, repository: str) -> Mirror:
-        """The mirror of a repository. Raises PermanentError, with a name that looks alike, if there is none."""
-        found = self._mirrors.get(repository)
-        if found is None:
-            raise PermanentError(self._not_found(repository))
-        return found
+        """The mirror of a repository. Raises PermanentError if there is none."""
+        return self._catalogue.mirror(repository)
 
     def rules(self, spec: BatchSpec) -> tuple[Rule, ...]:
         """What each entry of `on` comes to. Raises everything that is wrong with all of them, together."""
-        faults = _Faults()
+        faults = Faults()
         explicit = {
-            entry: self._pool.submit(self._repository, entry) for entry in spec.on if isinstance(entry, OnRepository)
+            entry: self._pool.submit(self._catalogue.repository, entry)
+            for entry in spec.on
+            if isinstance(entry, OnRepository)
         }
         rules: list[Rule] = []
         for entry in spec.on:
             with faults.collected(f"resolving {json.dumps(_title(entry), ensure_ascii=False)}: "):
                 if isinstance(entry, OnQuery):
-                    rules.append(self._query(entry, spec.version))
+                    rules.append(self._catalogue.query(entry, spec.version))
                 else:
                     rules.append(explicit[entry].result())
         for name in dict.fromkeys(entry.repository for entry in spec.import_changesets):
@@ -163,86 +219,12 @@ class _Resolver:
     def _for_each(self, revisions: Sequence[Revision], ask: Callable[[Revision], _Result]) -> dict[Revision, _Result]:
         """Ask something about every revision, side by side. Raises everything that went wrong, together."""
         futures = {revision: self._pool.submit(ask, revision) for revision in revisions}
-        faults, found = _Faults(), {}
+        faults, found = Faults(), {}
         for revision, future in futures.items():
             with faults.collected(f"repository {revision.repository}: "):
                 found[revision] = future.result()
         faults.raise_if_any()
         return found
-
-    def _query(self, entry: OnQuery, version: int) -> Rule:
-        if not entry.query.strip():
-            raise PermanentError(_MALFORMED)
-        wanted = (mirror for name, mirror in self._mirrors.items() if self._only.match(name))
-        found = answer(parse_query(entry.query, version=version), wanted, jobs=self._jobs)
-        faults = _Faults()
-        for name, error in found.failures.items():
-            faults.add(f"repository {name}: {error}", temporary=isinstance(error, TemporaryError))
-        faults.raise_if_any()
-        self.skipped.update(found.skipped)
-        return Rule(
-            explicit=False,
-            revisions=tuple(
-                Revision(name, match.branch.name, match.branch.commit, match.paths)
-                for name, match in found.matches.items()
-            ),
-        )
-
-    def _repository(self, entry: OnRepository) -> Rule:
-        if not entry.repository:
-            raise PermanentError(_MALFORMED)
-        mirror = self.mirror(entry.repository)
-        if not self._only.match(entry.repository):
-            return Rule(explicit=True, revisions=())
-        faults, branches = _Faults(), []
-        for name in dict.fromkeys(entry.branches):
-            with faults.collected():
-                branches.append(mirror.resolve(name))
-        faults.raise_if_any()
-        return Rule(
-            explicit=True,
-            revisions=tuple(
-                Revision(entry.repository, branch.name, branch.commit)
-                for branch in dict.fromkeys(branches or [mirror.default_branch()])
-            ),
-        )
-
-    def _not_found(self, repository: str) -> str:
-        alike = difflib.get_close_matches(repository, self._mirrors, n=1, cutoff=0.6)
-        hint = f', did you mean "{alike[0]}"?' if alike else f" (there are {len(self._mirrors)} repositories)"
-        return f'repository "{repository}" not found{hint}'
-
-
-class _Faults:
-    """What went wrong so far."""
-
-    def __init__(self) -> None:
-        self._texts: list[str] = []
-        self._all_temporary = True
-
-    def add(self, text: str, *, temporary: bool) -> None:
-        self._texts.append(text)
-        self._all_temporary = self._all_temporary and temporary
-
-    @contextmanager
-    def collected(self, where: str = "") -> Iterator[None]:
-        """Note what the body raises, of the errors that we foresaw."""
-        try:
-            yield
-        except ResolutionError as error:
-            for reason in error.reasons:
-                self.add(f"{where}{reason}", temporary=False)
-        except Stopped:
-            raise
-        except BatchError as error:
-            self.add(f"{where}{error}", temporary=isinstance(error, TemporaryError))
-
-    def raise_if_any(self) -> None:
-        """ResolutionError with all of it, or TemporaryError when nothing of it is there to stay."""
-        if self._texts and self._all_temporary:
-            raise TemporaryError("\n".join(self._texts))
-        if self._texts:
-            raise ResolutionError(tuple(self._texts))
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from blocks.blobs import Blobs
 from blocks.runtime import Runtime, RuntimeTrouble
-from blocks.sources import RepositorySource
+from blocks.sources import AnySource
 from blocks.store import ArtifactStore, StoreTrouble
 
 from .afterwards import Afterwards
@@ -64,6 +64,9 @@ class Options(BaseModel):
     skip_errors: bool = Field(default=False, description="A workspace that fails does not make the run fail.")
     use_cache: bool = Field(default=True, description="Take the results of steps that ran before on the same inputs.")
     allow_ignored: bool = Field(default=False, description="Also run repositories that hold a .batchignore file.")
+    allow_unsupported: bool = Field(
+        default=False, description="Also run repositories whose code host cannot have changesets."
+    )
     step_timeout_seconds: float | None = Field(default=None, gt=0, description="How long one step may take.")
     workspace_timeout_seconds: float | None = Field(
         default=3600.0, gt=0, description="How long one workspace may take, from its set-up to its last step."
@@ -82,7 +85,7 @@ class Options(BaseModel):
 class Surroundings:
     """The outside of a run: where repositories come from, where steps run, where results go."""
 
-    repositories: RepositorySource
+    repositories: AnySource
     runtime: Runtime
     store: ArtifactStore
     home: Path
@@ -130,7 +133,9 @@ class BatchRun:
             self.spec,
             self._surroundings.repositories,
             self._surroundings.home / "mirrors",
+            text=self._text,
             allow_ignored=self.options.allow_ignored,
+            allow_unsupported=self.options.allow_unsupported,
             only=self.options.only,
             jobs=self.options.workspaces_at_once,
             cancel=self.cancel,

@@ -27,6 +27,11 @@ def environment() -> dict[str, str]:
     return dict(os.environ)
 
 
+def instance_tokens() -> tuple[str | None, str | None]:
+    """The access token of a Sourcegraph instance's user and the executors' shared token, from upstream's variables."""
+    return os.environ.get("SRC_ACCESS_TOKEN"), os.environ.get("EXECUTOR_FRONTEND_PASSWORD")
+
+
 def prefect_api_url() -> str | None:
     """The Prefect server that the user has chosen, or None.
 
@@ -61,6 +66,11 @@ def use_prefect(api_url: str, own_home: Path | None = None) -> None:
 def quiet_prefect() -> None:
     """Keep Prefect's log lines off the terminal, unless the user chose a level; they are in the dashboard."""
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+
+
+def use_prefect_impatiently() -> None:
+    """Let Prefect's client raise at once what it would try again for minutes: somebody waits for our answer."""
+    os.environ.setdefault("PREFECT_CLIENT_MAX_RETRIES", "0")
 
 
 def _from_dotenv(file: Path) -> str | None:

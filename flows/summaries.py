@@ -79,6 +79,12 @@ def _make_artifacts(manifest: RunManifest, ledger: Ledger, report: str | None) -
     )
 
 
+def publish_upload(name: str, url: str, *, applied: bool) -> None:
+    """Link to what a run brought to an instance."""
+    what = "Applied as a batch change" if applied else "Uploaded; look at it, and apply it, in the preview"
+    create_markdown_artifact(key=artifact_key(name, "instance"), markdown=f"{what}: [{url}]({url})", description=what)
+
+
 def _make_page(manifest: RunManifest, ledger: Ledger, result: WorkspaceResult, report: str | None) -> UUID:
     made = create_markdown_artifact(
         key=artifact_key(manifest.name, "workspace", result.title),

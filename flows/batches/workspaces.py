@@ -110,15 +110,7 @@ def determine(spec: BatchSpec, revisions: Iterable[Revision], find_folders: Find
     rules = _Rules(spec.workspaces)
     revisions = tuple(revisions)
     rules.check(revisions)
-    conditions = [step.condition for step in spec.steps]
-    skipped: dict[str, frozenset[int]] = {}
-    for name in {revision.repository for revision in revisions}:
-        skipped[name] = skipped_steps(
-            conditions,
-            repository_name=name,
-            batch_change_name=spec.name,
-            batch_change_description=spec.description,
-        )
+    skipped = _skipped(spec, {revision.repository for revision in revisions})
     workspaces = [
         workspace
         for revision in revisions
@@ -128,6 +120,29 @@ def determine(spec: BatchSpec, revisions: Iterable[Revision], find_folders: Find
         )
     ]
     return tuple(sorted(workspaces, key=lambda found: (found.repository, found.path, found.branch)))
+
+
+def resolved_workspaces(spec: BatchSpec, workspaces: Iterable[Workspace]) -> tuple[Workspace, ...]:
+    """Workspaces that an instance resolved, as ``determine`` would give them. Raises TemplateError.
+
+    Instances of some versions neither leave out what no step has to run for nor take paths by whole segments.
+    """
+    found = tuple(workspaces)
+    skipped = _skipped(spec, {workspace.repository for workspace in found})
+    kept = [
+        workspace.model_copy(
+            update={
+                "only_fetch_workspace": bool(workspace.path and workspace.only_fetch_workspace),
+                "search_result_paths": tuple(
+                    match for match in workspace.search_result_paths if is_at_or_below(match, workspace.path)
+                ),
+                "skipped_steps": tuple(sorted(skipped[workspace.repository])),
+            }
+        )
+        for workspace in found
+        if len(skipped[workspace.repository]) < len(spec.steps)
+    ]
+    return tuple(sorted(kept, key=lambda each: (each.repository, each.path, each.branch)))
 
 
 def folder_searches(spec: BatchSpec, revisions: Iterable[Revision]) -> tuple[tuple[Revision, str], ...]:
@@ -155,6 +170,20 @@ def ignore_status(kind: str | None, *, allow_ignored: bool) -> Literal["run", "i
     if kind != "blob":
         raise ResolutionError((f'not a blob: "{BATCH_IGNORE}"',))
     return "run" if allow_ignored else "ignored"
+
+
+def _skipped(spec: BatchSpec, repositories: Iterable[str]) -> dict[str, frozenset[int]]:
+    """The steps that need not run, by repository."""
+    conditions = [step.condition for step in spec.steps]
+    return {
+        name: skipped_steps(
+            conditions,
+            repository_name=name,
+            batch_change_name=spec.name,
+            batch_change_description=spec.description,
+        )
+        for name in repositories
+    }
 
 
 class _Rules:

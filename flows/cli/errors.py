@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from blocks.instance_errors import InstanceTrouble
 from blocks.runtime import RuntimeTrouble
 from blocks.store import StoreRefused, StoreTrouble
 
@@ -24,6 +25,8 @@ def exit_code_of(error: BaseException) -> int | None:
     """
     if isinstance(error, (PermanentError, StoreRefused)):
         return BAD_INPUT
+    if isinstance(error, InstanceTrouble):
+        return FAILED if error.temporary else BAD_INPUT
     if isinstance(error, (BatchError, RuntimeTrouble, StoreTrouble, OSError)):
         return FAILED
     return None

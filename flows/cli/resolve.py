@@ -8,7 +8,7 @@ from rich.table import Table
 from .. import settings
 from ..batches.loading import load_spec
 from .console import output, print_json, read_text
-from .sources import AllowIgnored, Jobs, Only, Repositories, repositories_path, repository_source
+from .sources import AllowIgnored, AllowUnsupported, Instance, Jobs, Only, Repositories, chosen_source
 from .validate import AsJson, SpecFile
 
 
@@ -19,19 +19,24 @@ def register(app: typer.Typer) -> None:
 def resolve(
     spec: SpecFile,
     repositories: Repositories = None,
+    instance: Instance = None,
     only: Only = "*",
     jobs: Jobs = 4,
     allow_ignored: AllowIgnored = False,
+    allow_unsupported: AllowUnsupported = False,
     as_json: AsJson = False,
 ) -> None:
     """List the workspaces of a batch spec: repository, branch, commit, path, matches, steps that will be skipped."""
     from ..resolution import resolve as resolve_spec
 
+    text = read_text(spec)
     found = resolve_spec(
-        load_spec(read_text(spec)),
-        repository_source(repositories_path(repositories)),
+        load_spec(text),
+        chosen_source(repositories, instance),
         settings.home() / "mirrors",
+        text=text,
         allow_ignored=allow_ignored,
+        allow_unsupported=allow_unsupported,
         only=only,
         jobs=jobs,
     )

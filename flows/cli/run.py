@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.text import Text
@@ -22,17 +22,19 @@ from ..batches.spec import BatchSpec
 from ..server import LocalServer, find_or_start
 from . import display, validate
 from .console import errors, output, print_json, read_text
-from .errors import FAILED, INTERRUPTED
+from .errors import FAILED, INTERRUPTED, BadInput
 from .export import check_folder, export
 from .sources import (
     AllowIgnored,
+    AllowUnsupported,
+    Instance,
     Jobs,
     Only,
     Repositories,
     Store,
     artifact_store,
-    repositories_path,
-    repository_source,
+    check_source,
+    chosen_source,
 )
 
 if TYPE_CHECKING:
@@ -52,6 +54,7 @@ def register(app: typer.Typer) -> None:
 def run(
     spec: validate.SpecFile,
     repositories: Repositories = None,
+    instance: Instance = None,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Also write the results there: changesets/, report.json.")
     ] = None,
@@ -68,17 +71,26 @@ def run(
     ] = None,
     store: Store = None,
     allow_ignored: AllowIgnored = False,
+    allow_unsupported: AllowUnsupported = False,
     variable: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME", help="An environment variable that steps may ask for and that is no secret."),
     ] = None,
+    upload: Annotated[
+        Literal["no", "preview", "apply"],
+        typer.Option(
+            help="What to do with the changeset specs on the --instance: show them as a preview, or apply them."
+        ),
+    ] = "no",
     as_json: validate.AsJson = False,
 ) -> None:
     """Run a batch spec: find the workspaces, run the steps, keep the results, build the changeset specs."""
     text = read_text(spec)
     folder = None if str(spec) == "-" else spec.absolute().parent
     change = _checked(text, folder)
-    where = repositories_path(repositories)
+    check_source(repositories, instance)
+    if upload != "no" and instance is None:
+        raise BadInput(f"--upload {upload}: to which instance? name it with --instance")
     if out is not None:
         check_folder(out)
     server = _prefect_server()
@@ -92,15 +104,17 @@ def run(
         skip_errors=skip_errors,
         use_cache=not no_cache,
         allow_ignored=allow_ignored,
+        allow_unsupported=allow_unsupported,
         step_timeout_seconds=step_timeout,
         workspace_timeout_seconds=timeout,
     )
     parameters = {
         "spec": text,
-        "repositories": repository_source(where),
+        "repositories": chosen_source(repositories, instance),
         "artifacts": artifact_store(store),
         "options": options,
         "spec_folder": folder,
+        "upload": upload,
         **_outside(change, variable or []),
     }
     ledger, flow_run = _run_flow(change.name, parameters)
@@ -111,6 +125,8 @@ def run(
         print_json(manifest.model_dump(mode="json"))
     else:
         _report(ledger, manifest, out)
+        if upload != "no":
+            _tell_upload(ledger)
         _tell_where("dashboard", f"{server.ui_url}/runs/flow-run/{flow_run}")
         _tell_where("look", f"{sys.argv[0]} show {manifest.run_id}" + (f" --store {store}" if store else ""))
     raise typer.Exit(0 if manifest.state == "completed" else FAILED)
@@ -179,6 +195,13 @@ def _report(ledger: Ledger, manifest: RunManifest, out: Path | None) -> None:
     _tell_where("results", f"{ledger.store.location}, run {manifest.run_id}")
     if out is not None:
         _tell_where("", f"{out}/changesets, {out}/report.json")
+
+
+def _tell_upload(ledger: Ledger) -> None:
+    from ..uploading import uploaded
+
+    if record := uploaded(ledger):
+        _tell_where("applied" if record.batch_change_url else "preview", record.url)
 
 
 def _tell_where(what: str, where: str) -> None:

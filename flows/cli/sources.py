@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
 from .. import settings
 from ..batches.records import explain
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from blocks.artifacts import LocalArtifacts
     from blocks.repositories import RepositoryFolder, RepositoryList
     from blocks.s3_artifacts import S3Artifacts
+    from blocks.sourcegraph import SourcegraphInstance
+
+    AnyRepositories = RepositoryFolder | RepositoryList | SourcegraphInstance
 
 _One = TypeVar("_One", bound="Block")
 _Other = TypeVar("_Other", bound="Block")
@@ -31,6 +34,18 @@ Repositories = Annotated[
         "Default: the current folder.",
         show_default=False,
     ),
+]
+Instance = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URL|BLOCK",
+        help="A Sourcegraph instance, instead of --repositories: its address (the token is in SRC_ACCESS_TOKEN, the "
+        "executors' in EXECUTOR_FRONTEND_PASSWORD), or a stored block as `sourcegraph-instance/NAME`.",
+        show_default=False,
+    ),
+]
+AllowUnsupported = Annotated[
+    bool, typer.Option("--allow-unsupported", help="Also repositories whose code host cannot have changesets.")
 ]
 Only = Annotated[str, typer.Option(metavar="GLOB", help="Only the repositories whose names match, to try things out.")]
 Jobs = Annotated[int, typer.Option("--jobs", "-j", min=1, max=256, help="How much to do at the same time.")]
@@ -61,6 +76,36 @@ def repository_source(path: Path) -> RepositoryFolder | RepositoryList:
     if path.is_dir():
         return RepositoryFolder(folder=str(path))
     return RepositoryList(repositories=read_text(path))
+
+
+def check_source(repositories: str | None, instance: str | None) -> None:
+    """Tell what is wrong with the choice as far as that can be said without Prefect. Raises BadInput."""
+    if instance is None:
+        repositories_path(repositories)
+    elif repositories is not None:
+        raise BadInput("--repositories and --instance both say where repositories come from: give one of the two")
+
+
+def chosen_source(repositories: str | None, instance: str | None) -> AnyRepositories:
+    """The block for ``--repositories`` or ``--instance``. Raises BadInput."""
+    check_source(repositories, instance)
+    return repository_source(repositories_path(repositories)) if instance is None else instance_block(instance)
+
+
+def instance_block(where: str) -> SourcegraphInstance:
+    """The block for ``--instance``. Raises BadInput."""
+    from blocks.sourcegraph import SourcegraphInstance
+
+    if stored := stored_block("--instance", where, SourcegraphInstance, SourcegraphInstance):
+        return stored
+    token, executor_token = settings.instance_tokens()
+    if not token:
+        raise BadInput("--instance: no access token; set SRC_ACCESS_TOKEN to one of the instance's (scope user:all)")
+    secret = SecretStr(executor_token) if executor_token else None
+    try:
+        return SourcegraphInstance(url=where, token=SecretStr(token), executor_token=secret)
+    except ValidationError as error:
+        raise BadInput(f"--instance {where}: {explain(error)}") from error
 
 
 def artifact_store(where: str | None) -> LocalArtifacts | S3Artifacts:

@@ -52,6 +52,8 @@ def router(instance: Instance) -> APIRouter:
 def _answer(instance: Instance, user: User, asked: Mapping[str, Any]) -> Response:
     result = graphql_sync(SCHEMA, asked["query"], _Root(instance, user), variable_values=asked.get("variables") or {})
     content: dict[str, Any] = {"data": result.data}
+    if any(isinstance(error.original_error, OSError) for error in result.errors or ()):
+        return PlainTextResponse("out of processes, try again\n", 503)  # this machine's trouble, no answer of ours
     if result.errors:
         content["errors"] = [{"message": error.message, "path": error.path} for error in result.errors]
     return JSONResponse(content)
