@@ -36,12 +36,13 @@ from blocks.repositories import RepositoryFolder, RepositoryList
 from blocks.s3_artifacts import S3Artifacts
 from blocks.secrets import StepSecrets
 from blocks.sourcegraph import SourcegraphInstance
+from blocks.webhook_rules import WebhookRules
 
 from .batches.errors import PermanentError
 
 BLOCK_TYPES: tuple[type[Block], ...] = (
     *(DockerRuntime, LocalArtifacts, S3Artifacts),
-    *(RepositoryFolder, RepositoryList, SourcegraphInstance, StepSecrets),
+    *(RepositoryFolder, RepositoryList, SourcegraphInstance, StepSecrets, WebhookRules),
     *(GitHub, GitLab, Gitea, PlainGit),
 )
 

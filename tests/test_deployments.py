@@ -365,4 +365,5 @@ def test_a_wheel_has_what_deploy_reads(tmp_path: Path) -> None:
     assert names == {
         *("infra/prefect.yaml", "infra/demo.yaml", "infra/demo_repositories.py", "infra/images.py"),
         *("infra/automations/crash-silent-runs.yaml", "infra/automations/notify-on-failure.yaml"),
+        "infra/automations/run-on-webhook.yaml",
     }

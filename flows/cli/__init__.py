@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from . import deploy, doctor, inspect, publish, resolve, run, up, upload, validate, view
+from . import deploy, doctor, inspect, publish, resolve, run, up, upload, validate, view, webhook
 from .errors import exit_code_of, tell
 
 app = typer.Typer(
@@ -29,7 +29,7 @@ def _common(
     context.obj = verbose
 
 
-for module in (validate, resolve, run, inspect, publish, deploy, up, view, upload, doctor):
+for module in (validate, resolve, run, inspect, publish, upload, deploy, up, view, webhook, doctor):
     module.register(app)
 
 

@@ -26,7 +26,8 @@ Sources = Annotated[
         "--repositories",
         metavar="FOLDER|FILE|BLOCK",
         help="Where repositories come from, unless a run is told: a folder of git repositories, a YAML list of names "
-        "with git URLs, or a stored block as `repository-list/NAME`. Default: the demo's repositories.",
+        "with git URLs, or a stored block as `repository-list/NAME` or `sourcegraph-instance/NAME`. Default: the "
+        "demo's repositories.",
         show_default=False,
     ),
 ]
@@ -111,13 +112,15 @@ def _plan(repositories: str | None, store: str | None) -> Plan:
 
 def _source(where: str | None) -> Choice:
     from blocks.repositories import RepositoryFolder, RepositoryList
+    from blocks.sourcegraph import SourcegraphInstance
 
     from ..deployments import Choice
 
     if where is None:
         folder = demo.repositories(settings.home())
         return Choice("repositories", RepositoryFolder(folder=str(folder)), name="demo")
-    stored = stored_block("--repositories", where, RepositoryFolder, RepositoryList)
+    instance = stored_block("--repositories", where, SourcegraphInstance, SourcegraphInstance)
+    stored = instance or stored_block("--repositories", where, RepositoryFolder, RepositoryList)
     return Choice("repositories", stored or repository_source(repositories_path(where)), insisted=True)
 
 

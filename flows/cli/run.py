@@ -38,6 +38,8 @@ from .sources import (
 )
 
 if TYPE_CHECKING:
+    from prefect.client.schemas.objects import State
+
     from ..ledger import Ledger
 
 HARMLESS = frozenset({"HOME", "USER", "LOGNAME", "SHELL", "PATH", "PWD", "LANG", "LC_ALL", "TERM", "TZ", "HOSTNAME"})
@@ -117,7 +119,7 @@ def run(
         "upload": upload,
         **_outside(change, variable or []),
     }
-    ledger, flow_run = _run_flow(change.name, parameters)
+    ledger, state = _run_flow(change.name, parameters)
     manifest = ledger.manifest()
     if out is not None:
         export(ledger, manifest, out)
@@ -127,8 +129,10 @@ def run(
         _report(ledger, manifest, out)
         if upload != "no":
             _tell_upload(ledger)
-        _tell_where("dashboard", f"{server.ui_url}/runs/flow-run/{flow_run}")
+        _tell_where("dashboard", f"{server.ui_url}/runs/flow-run/{state.state_details.flow_run_id}")
         _tell_where("look", f"{sys.argv[0]} show {manifest.run_id}" + (f" --store {store}" if store else ""))
+    if manifest.state == "completed" and state.is_failed():
+        state.result()  # raises what went wrong with the upload
     raise typer.Exit(0 if manifest.state == "completed" else FAILED)
 
 
@@ -163,8 +167,8 @@ def _outside(spec: BatchSpec, variables: list[str]) -> dict[str, Any]:
     return {"variables": {name: environment[name] for name in plain}, "secrets": StepSecrets(values=secrets)}
 
 
-def _run_flow(name: str, parameters: dict[str, Any]) -> tuple[Ledger, str]:
-    """Run the flow in this process, shown live; its ledger, and Prefect's id of the flow run.
+def _run_flow(name: str, parameters: dict[str, Any]) -> tuple[Ledger, State[Any]]:
+    """Run the flow in this process, shown live; its ledger, and how Prefect says that it ended.
 
     Raises what kept it from beginning, or from ending.
     """
@@ -181,10 +185,9 @@ def _run_flow(name: str, parameters: dict[str, Any]) -> tuple[Ledger, str]:
     if state is None or shown.run_stopped:
         errors.print("interrupted: the containers are removed; run again, and no finished step is repeated")
         raise typer.Exit(INTERRUPTED)
-    flow_run = str(state.state_details.flow_run_id)
     if not shown.run_ended:
         state.result()  # raises why
-    return Ledger(parameters["artifacts"].store(), run_id_of(name, flow_run)), flow_run
+    return Ledger(parameters["artifacts"].store(), run_id_of(name, str(state.state_details.flow_run_id))), state
 
 
 def _report(ledger: Ledger, manifest: RunManifest, out: Path | None) -> None:
