@@ -22,10 +22,11 @@ from .batches.steps import RenderedStep
 from .batches.workspaces import Workspace
 from .checkout import Checkout, Checkouts
 from .diffs import DiffCollector
+from .git_in_steps import command_of
 from .layers import UPPER, Entry, State, merge, state_digest
 from .live_log import LiveLog
 from .packing import pack, unpack
-from .staging import SCRIPT_TARGET, StagedMount, stage_files, stage_script
+from .staging import StagedMount, stage_files, stage_script
 from .untrusted import Folder, LayerRefused
 from .workspace_folders import WorkspaceFolder
 
@@ -206,7 +207,7 @@ class StepRunner:
         assert self._checkout is not None
         container = ContainerRun(
             image=plan.image,
-            command=(plan.image.shell, SCRIPT_TARGET),
+            command=command_of(plan.rendered, plan.image.shell, changed_before=bool(layers)),
             working_directory=plan.working_directory,
             environment=plan.rendered.environment,
             files=self._read_only_files(plan, spool),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tarfile
 
 import docker
 
@@ -24,6 +25,7 @@ _CHANGES: dict[str, list[str]] = {
     "workdir": ["ENV PATH=/bin", "WORKDIR /no/such/place"],
     "healthcheck": ["ENV PATH=/bin", "HEALTHCHECK --interval=1s CMD touch /work/healthcheck"],
     "no-shell": ["ENV PATH=/bin"],
+    "closed": ["ENV PATH=/bin", "USER 1234:99"],
 }
 
 
@@ -31,7 +33,7 @@ def ensure_variant(client: docker.APIClient, name: str) -> str:
     """Make an odd image if the engine has none; returns its tag.
 
     few-tools (no tee, no cp), entrypoint (one that fails), user (1000), workdir (one that does not exist),
-    healthcheck, no-shell.
+    healthcheck, no-shell, closed (nothing can be written, /tmp neither).
     """
     tag = f"batchwright/test-{name}:1"
     if not client.images(tag):
@@ -44,4 +46,11 @@ def _tree(name: str):  # type: ignore[no-untyped-def]
         busybox = "/bin/busybox"
         return [(folder_entry("bin"), b""), (file_entry("bin/app", os.stat(busybox).st_size, 0o755), busybox)]
     without = {"tee", "cp", "mktemp", "chmod", "cat"} if name == "few-tools" else set()
-    return busybox_tree(without=without)
+    tree = busybox_tree(without=without)
+    return [(_closed(info), content) for info, content in tree] if name == "closed" else tree
+
+
+def _closed(info: tarfile.TarInfo) -> tarfile.TarInfo:
+    if info.isdir():
+        info.mode = 0o555
+    return info

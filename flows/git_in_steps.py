@@ -1,0 +1,32 @@
+"""What git in a step's container knows of the steps before it.
+
+Upstream runs ``git add --all`` in the repository that the steps see, after every step: a later one that asks git
+finds what the earlier ones made as tracked and staged. Here the host never touches that repository. A step that may use
+git has it done in its own container instead, before its script; the others need not wait for it.
+"""
+
+from __future__ import annotations
+
+import re
+
+from .batches.steps import RenderedStep
+from .staging import SCRIPT_TARGET
+
+_GIT = re.compile(r"\bgit\b|pre-commit|lint-staged", re.IGNORECASE)
+_STAGE_AND_RUN = """\
+command -v git >/dev/null 2>&1 &&
+(unset GIT_DIR GIT_WORK_TREE GIT_INDEX_FILE; git -C /work add --all >/dev/null 2>&1 </dev/null)
+exec "$0" "$1"
+"""
+
+
+def command_of(step: RenderedStep, shell: str, *, changed_before: bool) -> tuple[str, ...]:
+    """What a step's container runs. ``changed_before``: whether the earlier steps left anything to stage."""
+    if changed_before and _may_use_git(step):
+        return shell, "-c", _STAGE_AND_RUN, shell, SCRIPT_TARGET
+    return shell, SCRIPT_TARGET
+
+
+def _may_use_git(step: RenderedStep) -> bool:
+    """Whether what the step runs names git, or a tool that asks it; what a mount holds may be any program."""
+    return bool(step.mounts) or any(_GIT.search(text) for text in (step.script, *step.files.values()))
