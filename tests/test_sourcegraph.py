@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import pickle
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -30,6 +29,7 @@ from blocks.sourcegraph import SourcegraphInstance
 from flows.batches.errors import PermanentError, ResolutionError, TemporaryError
 from flows.batches.loading import load_spec
 from flows.resolution import Resolution, resolve
+from tests.engines import make_certificates
 from tests.gitrepos import run_git
 from tests.instance.launcher import Account, RunningInstance
 
@@ -328,13 +328,8 @@ class TestClient:
             world.block().api().namespace()
 
     def test_a_private_ca_is_trusted_when_it_is_named(self, tmp_path: Path) -> None:
-        certificate, key = tmp_path / "ca.pem", tmp_path / "key.pem"
-        names = ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
-        command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-        subprocess.run(
-            [*command, *names, "-days", "2", "-keyout", key, "-out", certificate], check=True, capture_output=True
-        )
-        with RunningInstance(tmp_path / "instance", certificate=certificate, key=key) as instance:
+        make_certificates(tmp_path / "certificates")
+        with RunningInstance(tmp_path / "instance", certificates=tmp_path / "certificates") as instance:
             ada = instance.add_user("ada")
             instance.set("executors.accessToken", EXECUTORS)
             instance.add_repository(SHOP, {"a": "b\n"})
@@ -343,11 +338,9 @@ class TestClient:
 
             with pytest.raises(InstanceRefused, match="not trusted"):
                 SourcegraphInstance(**settings).api().namespace()
-            for trust in ({"ca_bundle": str(certificate)}, {"verify": False}):
-                block = SourcegraphInstance(**settings, **trust)
-                assert resolve(
-                    load_spec(text), block, tmp_path / str(len(trust)) / trust.popitem()[0], text=text
-                ).workspaces
+            for name, value in (("ca_bundle", str(tmp_path / "certificates" / "ca.pem")), ("verify", False)):
+                block = SourcegraphInstance(**settings, **{name: value})
+                assert resolve(load_spec(text), block, tmp_path / name, text=text).workspaces
 
     def test_no_secret_is_in_what_it_says(self, world: World) -> None:
         block = world.block()

@@ -21,7 +21,7 @@ import pytest
 import schemathesis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 from pydantic import SecretStr, ValidationError
 
 from blocks.payload_templates import FieldMissing, parse
@@ -31,7 +31,11 @@ from flows.cli.errors import BadInput
 from flows.cli.webhook import rules_from_file
 from flows.deployments import read_automation
 from flows.server import LocalServer
+from flows.webhook import Receiver, Refused
+from flows.webhook_metrics import Metrics
+from flows.webhook_runs import Runs
 from flows.webhook_senders import SENDERS
+from flows.webhook_server import FixedRules
 from tests.harness import COMMAND, Installation, eventually
 from tests.instance.launcher import Account, RunningInstance
 
@@ -266,6 +270,21 @@ class TestStarting:
 
         assert (away.status_code, away.headers["Retry-After"]) == (503, "30")
         assert later.status_code == 202
+
+    def test_while_prefect_is_away_the_sender_is_to_come_again(self) -> None:
+        with temporary_settings(
+            {PREFECT_API_URL: f"http://127.0.0.1:{free_port()}/api", PREFECT_CLIENT_MAX_RETRIES: 0}
+        ):
+            runs = Runs()
+            receiver = Receiver(FixedRules({"github": github_rules()}), runs, Metrics())
+            body = json.dumps(PUSH).encode()
+            headers = {name.lower(): value for name, value in github_headers(body).items()}
+
+            with pytest.raises(Refused) as refused:
+                receiver.take("github", github_rules(), {**headers, "content-type": "application/json"}, body)
+
+            assert (refused.value.status, refused.value.retry_after_seconds) == (503, 30)
+            assert not runs.is_reachable()
 
     def test_gitlab_is_known_by_its_token_or_its_signature(self, service: Service) -> None:
         body, at = json.dumps({"ref": "refs/heads/main", "x": time.time()}).encode(), str(int(time.time()))

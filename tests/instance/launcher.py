@@ -33,9 +33,9 @@ class Account:
 class RunningInstance:
     """``with RunningInstance(folder) as instance:`` starts and stops it; ``kill`` and ``start`` keep port and state."""
 
-    def __init__(self, folder: Path, *, certificate: Path | None = None, key: Path | None = None) -> None:
-        """With a ``certificate`` (for 127.0.0.1) it serves https."""
-        self._folder, self._certificate, self._key = folder, certificate, key
+    def __init__(self, folder: Path, *, certificates: Path | None = None) -> None:
+        """With a folder of ``certificates`` (tests/engines.py makes them) it serves https."""
+        self._folder, self._certificates = folder, certificates
         self._admin_token = secrets.token_hex(16)
         self._port = 0
         self._process: subprocess.Popen[bytes] | None = None
@@ -51,15 +51,16 @@ class RunningInstance:
     @property
     def url(self) -> str:
         """Without a slash at its end."""
-        return f"{'https' if self._certificate else 'http'}://127.0.0.1:{self._port}"
+        return f"{'https' if self._certificates else 'http'}://127.0.0.1:{self._port}"
 
     def start(self) -> None:
         """Start and wait until it answers."""
         self._port = self._port or _free_port()
         command = [sys.executable, "-m", "tests.instance", f"--folder={self._folder / 'state'}"]
         command += [f"--port={self._port}", f"--admin-token={self._admin_token}"]
-        if self._certificate:
-            command += [f"--certificate={self._certificate}", f"--key={self._key}"]
+        if self._certificates:
+            command += [f"--certificate={self._certificates / 'server-cert.pem'}"]
+            command += [f"--key={self._certificates / 'server-key.pem'}"]
         with (self._folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 command, cwd=Path(__file__).parents[2], stdin=subprocess.DEVNULL, stdout=log, stderr=log
@@ -92,7 +93,7 @@ class RunningInstance:
             params=parameters,
             headers={"X-Admin": self._admin_token, "Content-Type": "application/json"},
             timeout=30,
-            verify=ssl.create_default_context(cafile=self._certificate) if self._certificate else True,
+            verify=ssl.create_default_context(cafile=self._certificates / "ca.pem") if self._certificates else True,
         )
         assert answer.status_code == 200, f"{method} {path}: {answer.status_code} {answer.text}"
         return answer.json()
