@@ -34,6 +34,9 @@ from .execution import WorkspaceRun
 from .failures import is_temporary
 from .ledger import Ledger
 from .progress_artifact import shown_as_artifact
+from .publish_changesets import DEFAULTS as PUBLISHING
+from .publish_changesets import HostBlock, propose
+from .publishing.options import PublishOptions
 from .runs import BatchRun, Options, Surroundings, run_id_of
 from .uploading import Upload, upload_target
 from .workspace_folders import reap_workspaces
@@ -98,8 +101,10 @@ def batch_change(
     spec_folder: Path | None = None,
     instance: SourcegraphInstance | None = None,
     upload: Upload = "no",
+    code_hosts: list[HostBlock] | None = None,
+    publishing: PublishOptions = PUBLISHING,
 ) -> State[Any]:
-    """Run a batch spec on its repositories and build the changeset specs.
+    """Run a batch spec on its repositories, build the changeset specs, and propose them where code hosts are given.
 
     Args:
         spec: The batch spec, as YAML text.
@@ -112,6 +117,8 @@ def batch_change(
         spec_folder: The folder, on the worker, that `mount` paths are looked up in.
         instance: The Sourcegraph instance to upload to; if it is not given, the one that repositories come from.
         upload: Whether to upload the changeset specs to the instance: as a preview, or applied at once.
+        code_hosts: Where to propose the changesets at the end, after their approval. Empty: nowhere.
+        publishing: How to propose them.
     """
     change = load_spec(spec)
     target = upload_target(repositories, instance, upload)
@@ -132,7 +139,7 @@ def batch_change(
             upload_changesets(Ledger(around.store, run_id), manifest, target, apply=upload == "apply")
 
     if approvals and (shown := approvals.awaited()):
-        return conclude(shown, approvals, options, bring)
+        return propose(conclude(shown, approvals, options, bring), run_id, code_hosts, artifacts, publishing)
     try:
         with (
             shown_as_artifact(summaries.artifact_key(change.name, "progress")),
@@ -148,7 +155,7 @@ def batch_change(
         return Cancelled(message="The run was stopped; run it again, and no finished step is repeated.")
     progress.observer.get()(progress.RunEnded(manifest))
     summaries.publish(manifest, run.ledger, report_address(artifacts, run_id))
-    return conclude(manifest, approvals, options, bring)
+    return propose(conclude(manifest, approvals, options, bring), run_id, code_hosts, artifacts, publishing)
 
 
 def report_address(artifacts: LocalArtifacts | S3Artifacts, run_id: str) -> str | None:

@@ -134,6 +134,21 @@ def refresh(batch_change: str, keeper: Keeper) -> int:
     return Counts.of(keeper.each(keeper.refresh, Selection(), per_minute=None)).trouble
 
 
+def propose(
+    ended: State[Any],
+    run_id: str,
+    code_hosts: list[HostBlock] | None,
+    artifacts: LocalArtifacts | S3Artifacts,
+    options: PublishOptions,
+) -> State[Any]:
+    """Publish a run that has ended, if it ended well and there is a code host; how the whole ends."""
+    if not (code_hosts and ended.is_completed()):
+        return ended
+    published = publish_changesets(run_id, code_hosts, artifacts, options, return_state=True)
+    kind = Completed if published.is_completed() else Cancelled if published.is_cancelled() else Failed
+    return kind(message=f"{ended.message}; {published.message}")
+
+
 @contextmanager
 def connected(blocks: Sequence[HostBlock]) -> Iterator[list[CodeHost]]:
     """The code hosts that some blocks describe; their connections are closed at the end."""

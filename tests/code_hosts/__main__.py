@@ -14,17 +14,18 @@ from tests.code_hosts.github import GitHub
 from tests.code_hosts.gitlab import GitLab
 
 
-def _host() -> Host:
+def _host() -> tuple[Host, Path | None]:
     parser = argparse.ArgumentParser()
     parser.add_argument("kind", choices=("github", "gitlab", "gitea"))
     parser.add_argument("root", type=Path)
     parser.add_argument("--user", default="ada")
     parser.add_argument("--check", action="store_true")
+    parser.add_argument("--tls", type=Path)
     given = parser.parse_args()
     common = (given.root, os.environ["HOST_TOKEN"], given.user)
     if given.kind == "github":
-        return GitHub(*common, check=given.check)
-    return GitLab(*common) if given.kind == "gitlab" else Gitea(*common)
+        return GitHub(*common, check=given.check), given.tls
+    return GitLab(*common) if given.kind == "gitlab" else Gitea(*common), given.tls
 
 
 def _end_with_stdin() -> None:
@@ -33,4 +34,5 @@ def _end_with_stdin() -> None:
 
 
 threading.Thread(target=_end_with_stdin, daemon=True).start()
-serve(_host(), lambda address: print(address, flush=True))
+_served, _certificate = _host()
+serve(_served, lambda address: print(address, flush=True), _certificate)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import ssl
 import subprocess
 import threading
 import time
@@ -388,10 +389,15 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
 
-def serve(host: Host, announce: Callable[[str], None]) -> None:
-    """Serve for ever; ``announce`` gets the address."""
+def serve(host: Host, announce: Callable[[str], None], certificate: Path | None = None) -> None:
+    """Serve for ever; ``announce`` gets the address. ``certificate``: for localhost, with `key.pem` beside it."""
     server = _Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"host": host}))
     host.address = f"http://127.0.0.1:{server.server_port}"
+    if certificate is not None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate, certificate.with_name("key.pem"))
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        host.address = f"https://localhost:{server.server_port}"
     announce(host.address)
     server.serve_forever(poll_interval=0.05)
 

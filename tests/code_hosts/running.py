@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import ssl
 import subprocess
 import sys
 import urllib.request
@@ -23,6 +24,7 @@ class RunningHost:
     kind: str
     url: str
     root: Path
+    tls: Path | None = None
 
     @property
     def names(self) -> str:
@@ -45,14 +47,16 @@ class RunningHost:
     def control(self, what: str, body: dict[str, Any]) -> Any:
         """Tell the host what somebody does there."""
         request = urllib.request.Request(f"{self.url}/_control/{what}", json.dumps(body).encode())
-        with urllib.request.urlopen(request, timeout=60) as answer:
+        context = ssl.create_default_context(cafile=self.tls) if self.tls else None
+        with urllib.request.urlopen(request, timeout=60, context=context) as answer:
             return json.loads(answer.read())
 
 
 @contextmanager
-def running(kind: str, root: Path, *, check: bool = False) -> Iterator[RunningHost]:
-    """A fake host for the bare repositories below ``root``; ``check``: its answers are validated."""
+def running(kind: str, root: Path, *, check: bool = False, tls: Path | None = None) -> Iterator[RunningHost]:
+    """A fake host for the repositories below ``root``. ``check``: its answers are validated; ``tls``: a certificate."""
     command = [sys.executable, "-m", "tests.code_hosts", kind, str(root), *(["--check"] if check else [])]
+    command += ["--tls", str(tls)] if tls else []
     process = subprocess.Popen(
         command,
         cwd=Path(__file__).parents[2],
@@ -66,7 +70,7 @@ def running(kind: str, root: Path, *, check: bool = False) -> Iterator[RunningHo
     try:
         url = process.stdout.readline().strip()
         assert url, "the fake host did not start"
-        yield RunningHost(kind, url, root)
+        yield RunningHost(kind, url, root, tls)
     finally:
         process.stdin.close()
         process.wait(timeout=30)
