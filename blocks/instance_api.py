@@ -194,7 +194,7 @@ class InstanceApi:
         bundle = str(Path(self._access.ca_bundle).expanduser()) if self._access.ca_bundle else ""
         return replace(
             location(name, address),
-            credentials=Credentials(header=SecretStr(header) if header else None),
+            credentials=Credentials(headers={"Authorization": SecretStr(header)} if header else {}),
             route=Route(ca_bundle=bundle, verify=self._access.verify),
         )
 

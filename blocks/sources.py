@@ -34,8 +34,8 @@ class Credentials:
     ssh_key: SecretStr | None = None
     known_hosts: str = field(default="", repr=False)
     """Lines of an OpenSSH known_hosts file; empty: those of the user who runs the worker."""
-    header: SecretStr | None = None
-    """A whole Authorization header (`token-executor ...`), instead of a token with a user name."""
+    headers: Mapping[str, SecretStr] = field(default_factory=dict, repr=False)
+    """Headers that the server wants with every request (http, https), in place of a user and a token."""
 
 
 @dataclass(frozen=True)

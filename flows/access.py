@@ -48,11 +48,6 @@ def _over_http(location: RepositoryLocation) -> tuple[dict[str, str], dict[str, 
         settings[f"credential.{_origin(location.url)}.helper"] = _CREDENTIAL_HELPER
         env["BATCHWRIGHT_USERNAME"] = credentials.username or DEFAULT_USERNAME
         secrets["BATCHWRIGHT_TOKEN"] = credentials.token.get_secret_value()
-    if credentials.header is not None:
-        # A header is for this server only: no redirect is followed. The value is a secret: numbered as its name is.
-        secrets[f"GIT_CONFIG_VALUE_{len(settings)}"] = f"Authorization: {credentials.header.get_secret_value()}"
-        settings[f"http.{_origin(location.url)}.extraHeader"] = ""
-        settings["http.followRedirects"] = "false"
     if not route.verify:
         settings["http.sslVerify"] = "false"
     elif route.ca_bundle:
@@ -61,10 +56,15 @@ def _over_http(location: RepositoryLocation) -> tuple[dict[str, str], dict[str, 
         # Settings are open; git takes a proxy from this variable, too, and so it is masked in errors.
         secrets["https_proxy" if location.url.startswith("https:") else "http_proxy"] = route.proxy.get_secret_value()
         env["no_proxy"] = ""
-    if settings:
-        env["GIT_CONFIG_COUNT"] = str(len(settings))
+    if credentials.headers:
+        settings["http.followRedirects"] = "false"  # git would take the headers along to wherever it is sent
     for number, (name, value) in enumerate(settings.items()):
         env |= {f"GIT_CONFIG_KEY_{number}": name, f"GIT_CONFIG_VALUE_{number}": value}
+    for number, (name, secret) in enumerate(credentials.headers.items(), len(settings)):
+        env[f"GIT_CONFIG_KEY_{number}"] = f"http.{_origin(location.url)}.extraHeader"
+        secrets[f"GIT_CONFIG_VALUE_{number}"] = f"{name}: {secret.get_secret_value()}"
+    if count := len(settings) + len(credentials.headers):
+        env["GIT_CONFIG_COUNT"] = str(count)
     return env, secrets
 
 

@@ -9,10 +9,12 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
+
+from blocks.blobs import Blob
 
 from .batches.cache import StepInputs, step_key
 from .batches.diff import changes, parse, statistics
@@ -26,8 +28,9 @@ from .batches.steps import Outside, render, skip_reason
 from .batches.template import StepContext, StepState
 from .batches.workspaces import Workspace
 from .failures import failure_of_error, failure_of_exit, refusal_failure, secret_failure
+from .live_log import LiveLog
 from .step_cache import StepCache, recorded, stored
-from .step_runs import Bench, LayerOf, Plan, Ran, StepRunner
+from .step_runs import Bench, LayerOf, Plan, Ran, StepRunner, Watch, Watcher
 
 log = logging.getLogger(__name__)
 
@@ -75,11 +78,15 @@ class WorkspaceRun:
         self.workspace = workspace
         self.show: Callable[[str], None] = log.info
         """Takes the steps' output as people watch it."""
+        self.watch: Watch = self._show_live
+        """Takes the steps' streams as they come; in place of ``show``."""
+        self.begins: Callable[[Plan], None] = _ignore
+        """Hears of each step that a container is about to run."""
         self.results: list[StepResult] = []
         self.cached: set[int] = set()
         self._setting = setting
         self._reached = _Reached()
-        self._runner = StepRunner(setting.bench, workspace, setting.masker, lambda text: self.show(text))
+        self._runner = StepRunner(setting.bench, workspace, setting.masker, lambda *stream: self.watch(*stream))
         self._began_at = time.monotonic()
         self._attempts = 0
 
@@ -89,6 +96,16 @@ class WorkspaceRun:
             pass
         if not self.done:
             self._runner.open(self._plan(len(self.results)).image, self.steps_left)
+
+    def go_on_from(self, known: Sequence[StepResult], state: StepState, layer: Blob | None) -> None:
+        """Begin behind steps whose results somebody else had: the last of ``known`` is what they came to.
+
+        ``state`` is what templates see of it, ``layer`` what was changed (None: nothing). Before ``set_up``.
+        """
+        last = known[-1]
+        layers = (LayerOf(last.index, layer),) if layer else ()
+        self._reached = _Reached(state, last.outputs, last.state_digest or "", layers)
+        self.results = list(known)
 
     def run_step(self, index: int) -> StepResult:
         """The result of step ``index``; the steps before have one. Runs a container only if the step cache has none.
@@ -196,6 +213,7 @@ class WorkspaceRun:
     def _execute(self, plan: Plan) -> None:
         """Run the step and take its result, whatever its exit."""
         self._attempts += 1
+        self.begins(plan)
         started_at = now()
         limit, whole = self._time_left()
         before = parse(self._diff_so_far())
@@ -215,6 +233,9 @@ class WorkspaceRun:
             return
         self._setting.cache.keep(result)
         self._complete(result)
+
+    def _show_live(self, index: int, stream: str) -> Watcher:
+        return LiveLog(f"step {index + 1} {stream} | ", self.show)
 
     def _without_secrets(self, failure: Failure) -> Failure:
         return failure.model_copy(update={"message": self._setting.masker.mask_text(failure.message)})
@@ -344,6 +365,10 @@ class WorkspaceRun:
             return self._setting.bench.blobs.get(stored(blob)).decode("utf-8", "surrogateescape")
 
         return read
+
+
+def _ignore(_plan: Plan) -> None:
+    """Nobody wants to hear."""
 
 
 def _text_digest(text: str) -> str:

@@ -67,7 +67,8 @@ _ENVIRONMENT = {
 _TEMPORARY = re.compile(
     r"could not resolve host|name or service not known|temporary failure in name resolution"
     r"|connection (?:refused|reset|closed)|timed out|network is unreachable|no route to host|failed to connect"
-    r"|couldn't connect to server|the remote end hung up|early eof|unexpected disconnect|rpc failed|gnutls|ssl_"
+    r"|couldn't connect to server|empty reply from server|the remote end hung up|early eof|unexpected disconnect"
+    r"|rpc failed|gnutls|ssl_"
     r"|returned error: (?:429|5\d\d)|no space left on device|cannot allocate memory|unable to create thread"
     r"|too many (?:open files|requests)|\.lock': file exists",
     re.IGNORECASE,

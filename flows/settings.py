@@ -32,6 +32,11 @@ def instance_tokens() -> tuple[str | None, str | None]:
     return os.environ.get("SRC_ACCESS_TOKEN"), os.environ.get("EXECUTOR_FRONTEND_PASSWORD")
 
 
+def executor_environment() -> dict[str, str]:
+    """The variables of an executor, as upstream names them: ``EXECUTOR_...``."""
+    return {name: value for name, value in os.environ.items() if name.startswith("EXECUTOR_")}
+
+
 def prefect_api_url() -> str | None:
     """The Prefect server that the user has chosen, or None.
 

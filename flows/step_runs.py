@@ -11,6 +11,7 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Event
+from typing import Protocol
 
 from blocks.blobs import Blob, Blobs
 from blocks.runtime import ContainerRun, Exit, Image, Layers, ReadOnlyFile, Room, Runtime, RuntimeTrouble
@@ -24,7 +25,6 @@ from .checkout import Checkout, Checkouts
 from .diffs import DiffCollector
 from .git_in_steps import command_of
 from .layers import UPPER, Entry, State, merge, state_digest
-from .live_log import LiveLog
 from .packing import pack, unpack
 from .staging import StagedMount, stage_files, stage_script
 from .untrusted import Folder, LayerRefused
@@ -109,11 +109,23 @@ class DiskTrouble(BatchError):
         return f"the worker cannot keep what the step wrote in {self.folder}: {self.problem}; {what}"
 
 
+class Watcher(Protocol):
+    """Takes a stream of a step as it comes, masked. Closed when the stream ends."""
+
+    def write(self, data: bytes, /) -> object: ...
+
+    def close(self) -> None: ...
+
+
+Watch = Callable[[int, str], Watcher]
+"""The watcher of step ``index`` (from 0) for its "stdout" or "stderr"."""
+
+
 class StepRunner:
     """Runs the steps of one workspace in containers. Close it, whatever happened."""
 
-    def __init__(self, bench: Bench, workspace: Workspace, masker: Masker, show: Callable[[str], None]) -> None:
-        self._bench, self._workspace, self._masker, self._show = bench, workspace, masker, show
+    def __init__(self, bench: Bench, workspace: Workspace, masker: Masker, watch: Watch) -> None:
+        self._bench, self._workspace, self._masker, self._watch = bench, workspace, masker, watch
         self._stack, self._room_stack = ExitStack(), ExitStack()
         self._checkout: Checkout | None = None
         self._folder: WorkspaceFolder | None = None
@@ -238,7 +250,7 @@ class StepRunner:
     @contextmanager
     def _stream(self, path: Path, plan: Plan, name: str) -> Iterator[MaskingWriter]:
         """Where one stream of the container goes: masked, to a file and to whoever watches."""
-        live = LiveLog(f"step {plan.rendered.index + 1} {name} | ", self._show)
+        live = self._watch(plan.rendered.index, name)
         with path.open("wb") as file, closing(live), closing(MaskingWriter(self._masker, file, live)) as writer:
             yield writer
 

@@ -35,6 +35,14 @@ def load_spec(text: str) -> BatchSpec:
     return spec
 
 
+def load_data(data: Any) -> BatchSpec:
+    """As ``load_spec``, for a spec that came as data (an instance sends JSON): its faults have no lines."""
+    document = Document(data, {(): 0}, {})
+    spec = _checked(document)
+    _raise_any(template_faults(spec, document))
+    return spec
+
+
 def parse_spec(text: str) -> BatchSpec:
     """As ``load_spec``, without a look into the templates: what upstream calls valid. Raises SpecError."""
     return _checked(parse(text))

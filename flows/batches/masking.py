@@ -32,10 +32,12 @@ class Masker:
     """Replaces the values of ``secrets`` (name -> value) wherever they stand, the longest form first.
 
     A line break may be anywhere in a value: tools that print base64 put them there. So all is looked for in the text
-    without line breaks.
+    without line breaks. ``texts`` (name -> text): what is shown in a value's place, where that is not
+    `${{ secrets.NAME }}`.
     """
 
-    def __init__(self, secrets: Mapping[str, str]) -> None:
+    def __init__(self, secrets: Mapping[str, str], texts: Mapping[str, str] | None = None) -> None:
+        self._texts = dict(texts or {})
         forms: dict[bytes, str] = {}
         for name, value in secrets.items():
             for form in _forms(value):
@@ -119,7 +121,7 @@ class Masker:
     def _masked(self, data: bytes, spans: Iterable[tuple[int, int, str]]) -> bytes:
         parts, done = [], 0
         for start, end, name in spans:
-            parts += [data[done:start], b"${{ secrets.%s }}" % name.encode()]
+            parts += [data[done:start], self._texts.get(name, f"${{{{ secrets.{name} }}}}").encode()]
             done = end
         return b"".join([*parts, data[done:]]) if parts else data
 

@@ -7,7 +7,22 @@ from typing import Annotated
 
 import typer
 
-from . import deploy, doctor, inspect, publish, resolve, run, up, upload, validate, view, webhook
+from . import (
+    deploy,
+    doctor,
+    events,
+    exec,
+    executor,
+    inspect,
+    publish,
+    resolve,
+    run,
+    up,
+    upload,
+    validate,
+    view,
+    webhook,
+)
 from .errors import exit_code_of, tell
 
 app = typer.Typer(
@@ -29,7 +44,22 @@ def _common(
     context.obj = verbose
 
 
-for module in (validate, resolve, run, inspect, publish, upload, deploy, up, view, webhook, doctor):
+for module in (
+    validate,
+    resolve,
+    run,
+    inspect,
+    publish,
+    upload,
+    deploy,
+    up,
+    view,
+    webhook,
+    executor,
+    exec,
+    events,
+    doctor,
+):
     module.register(app)
 
 

@@ -7,7 +7,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
-from . import admin, batches, git, graphql, search, webhooks
+from . import admin, batches, git, graphql, queue, search, webhooks
 from .accounts import Refused
 from .faults import Faults
 from .state import Instance
@@ -15,13 +15,15 @@ from .state import Instance
 
 def create_app(instance: Instance, admin_token: str) -> ASGIApp:
     """Everything that the instance serves."""
-    for schema in (batches.SCHEMA, webhooks.SCHEMA):
+    for schema in (batches.SCHEMA, queue.SCHEMA, webhooks.SCHEMA):
         instance.create(schema)
     app = FastAPI(title="A fake Sourcegraph instance", openapi_url=None)
     app.add_exception_handler(Refused, _refuse)
-    for router in (graphql.router(instance), search.router(instance), git.router(instance)):
+    routers = (graphql.router(instance), queue.router(instance), search.router(instance), git.router(instance))
+    for router in routers:
         app.include_router(router)
-    app.include_router(admin.router(instance, admin_token, webhooks.admin_router(instance)))
+    parts = (queue.admin_router(instance), webhooks.admin_router(instance))
+    app.include_router(admin.router(instance, admin_token, *parts))
     webhooks.start_sender(instance)
     return Faults(app, instance)
 
