@@ -129,7 +129,8 @@ class DockerRuntime(Block):
     registry_credentials: SecretStr | None = Field(
         default=None,
         description="User names and passwords of registries: the JSON of a Docker configuration (DOCKER_AUTH_CONFIG), "
-        '{"auths": {"registry.example.com": {"auth": "..."}}}. If empty: the configuration of the user who works.',
+        '{"auths": {"registry.example.com": {"auth": "..."}}}. If empty: what DOCKER_AUTH_CONFIG is '
+        "among the run's secrets or in the worker's environment, else the Docker configuration of the user who works.",
     )
     network: str = Field(
         default="bridge", description="The network of the containers: bridge, none, or the name of one that exists."

@@ -11,7 +11,10 @@ class StepSecrets(Block):
     """Keep values that the steps of batch changes may ask for by name, and that nobody may read.
 
     A step gets the ones that its `env` names without a value, and no others. They are masked in logs, in stored output
-    and in records; a diff that contains one stops its workspace.
+    and in records; a diff that contains one stops its workspace. Values of less than 4 characters are not looked for:
+    they are part of any text.
+
+    DOCKER_AUTH_CONFIG, if it is here, is the Docker configuration with the passwords of registries for this run.
 
     Example:
         ```python

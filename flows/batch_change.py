@@ -37,6 +37,7 @@ from .progress_artifact import shown_as_artifact
 from .publish_changesets import DEFAULTS as PUBLISHING
 from .publish_changesets import HostBlock, propose
 from .publishing.options import PublishOptions
+from .registry_passwords import with_registry_passwords
 from .runs import BatchRun, Options, Surroundings, run_id_of
 from .uploading import Upload, upload_target
 from .workspace_folders import reap_workspaces
@@ -124,7 +125,7 @@ def batch_change(
     target = upload_target(repositories, instance, upload)
     around = Surroundings(
         repositories=repositories,
-        runtime=engine,
+        runtime=with_registry_passwords(engine, secrets),
         store=artifacts.store(),
         home=settings.home(),
         spec_folder=spec_folder,
