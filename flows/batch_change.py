@@ -10,11 +10,8 @@ from typing import Any
 from uuid import UUID
 
 from prefect import Flow, flow, runtime, task
-from prefect.cache_policies import NO_CACHE
-from prefect.client.schemas.objects import FlowRun, State, TaskRun
-from prefect.logging import get_run_logger
+from prefect.client.schemas.objects import FlowRun, State
 from prefect.states import Cancelled, Completed, Failed
-from prefect.tasks import Task, exponential_backoff
 
 from blocks.artifacts import LocalArtifacts
 from blocks.docker_runtime import DockerRuntime
@@ -27,47 +24,25 @@ from . import progress, settings, summaries, uploading, view
 from .approval import REJECTED, Approvals
 from .batches.errors import Stopped
 from .batches.loading import load_spec
-from .batches.results import Failure, RunManifest, WorkspaceResult
+from .batches.results import RunManifest
 from .batches.steps import Outside
 from .cancellation import watched
-from .execution import WorkspaceRun
-from .failures import is_temporary
 from .ledger import Ledger
 from .progress_artifact import shown_as_artifact
 from .publish_changesets import DEFAULTS as PUBLISHING
 from .publish_changesets import HostBlock, propose
 from .publishing.options import PublishOptions
 from .registry_passwords import with_registry_passwords
-from .runs import BatchRun, Options, Surroundings, run_id_of
+from .runs import BatchRun, run_id_of
+from .shares import Options, Surroundings
+from .spread import cancel_shards, run_shards, shards_wanted
+from .stages import STAGE, run_workspace
 from .uploading import Upload, upload_target
 from .workspace_folders import reap_workspaces
 
 log = logging.getLogger(__name__)
 
 DEFAULTS = Options()
-
-RETRIES = 3
-"""Of a stage that met a temporary error. A step's own failure is never repeated."""
-
-
-def _error_of(state: State[Any]) -> BaseException:
-    error = state.result(raise_on_failure=False)
-    return error if isinstance(error, BaseException) else RuntimeError(state.message)
-
-
-def _is_worth_another_try(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
-    return is_temporary(_error_of(state))
-
-
-_STAGE: dict[str, Any] = {
-    "cache_policy": NO_CACHE,
-    "persist_result": False,
-    "retries": RETRIES,
-    "retry_delay_seconds": exponential_backoff(2),
-    "retry_jitter_factor": 0.5,
-    "retry_condition_fn": _is_worth_another_try,
-}
-"""Results are in the ledger and in the step cache: Prefect keeps none, and retries temporary errors only."""
 
 
 def _flow_run_name() -> str:
@@ -78,17 +53,26 @@ def _flow_run_name() -> str:
 
 def _remove_leftovers(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
     """What a run that was cancelled or died has left. Runs in the worker, also after a SIGKILL."""
-    name = load_spec(flow_run.parameters["spec"]).name
-    engine = flow.validate_parameters(flow_run.parameters)["engine"]
-    log.info("%s: removed %s", state.name, engine.reap(run=run_id_of(name, str(flow_run.id))))
-    reap_workspaces(settings.home() / "workspaces", engine.reap)
+    parameters = flow.validate_parameters(flow_run.parameters)
+    run_id = run_id_of(load_spec(flow_run.parameters["spec"]).name, str(flow_run.id))
+    log.info("%s: removed %s", state.name, parameters["engine"].reap(run=run_id))
+    reap_workspaces(settings.home() / "workspaces", parameters["engine"].reap)
+
+
+def _cancel_shards(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
+    """Those of a run whose process could not do it any more."""
+    artifacts = flow.validate_parameters(flow_run.parameters)["artifacts"]
+    run_id = run_id_of(load_spec(flow_run.parameters["spec"]).name, str(flow_run.id))
+    plan = Ledger(artifacts.store(), run_id).plan()
+    if plan is not None and plan.shards > 1:
+        cancel_shards(flow_run.id, plan.shards)
 
 
 @flow(
     name="batch-change",
     flow_run_name=_flow_run_name,
     persist_result=False,
-    on_cancellation=[_remove_leftovers],
+    on_cancellation=[_cancel_shards, _remove_leftovers],
     on_crashed=[_remove_leftovers],
 )
 def batch_change(
@@ -148,8 +132,8 @@ def batch_change(
             watched(UUID(runtime.flow_run.id), run.cancel),
         ):
             find_workspaces(run)
-            run.begin()
-            run.run_workspaces(lambda number: run_workspace(run, number))
+            run.begin(shards=shards_wanted(run))
+            run_everything(run)
             manifest = finish(run)
     except (KeyboardInterrupt, Stopped):  # by Ctrl-C, by the dashboard: Prefect would call that a crash, or a failure
         progress.observer.get()(progress.RunStopped())
@@ -165,77 +149,26 @@ def report_address(artifacts: LocalArtifacts | S3Artifacts, run_id: str) -> str 
     return view.address(url, artifacts.get_block_type_slug(), name, run_id) if url and name else None
 
 
-@task(name="find-workspaces", task_run_name="find workspaces", **_STAGE)
+@task(name="find-workspaces", task_run_name="find workspaces", **STAGE)
 def find_workspaces(run: BatchRun) -> State[Any]:
-    """Resolve `on` and `workspaces`."""
-    found = run.find_workspaces()
-    progress.observer.get()(progress.WorkspacesFound(len(found.workspaces)))
-    return Completed(message=f"{len(found.workspaces)} workspaces, {len(found.ignored)} ignored")
+    """Resolve `on` and `workspaces`; or go on with what an earlier attempt at this run has found and done."""
+    found, notify = run.find_workspaces(), progress.observer.get()
+    notify(progress.WorkspacesFound(len(found.workspaces)))
+    for number, result in run.done.items():
+        notify(progress.WorkspaceEnded(number, result))
+    told = f"{len(found.workspaces)} workspaces, {len(found.ignored)} ignored"
+    return Completed(message=f"{told}, {len(run.done)} done before" if run.done else told)
 
 
-def run_workspace(run: BatchRun, number: int) -> WorkspaceResult:
-    """One workspace: set-up, step by step, diff collection."""
-    notify = progress.observer.get()
-    if run.cancel.is_set():
-        result = run.leave_out(number)
+def run_everything(run: BatchRun) -> None:
+    """Run the workspaces that are left: here, or as shards on any worker."""
+    if run.shards > 1:
+        run_shards(run)
     else:
-        workspace = run.open_workspace(number)
-        try:
-            result = _run_stages(run, number, workspace)
-        finally:
-            workspace.close()
-    notify(progress.WorkspaceEnded(number, result))
-    return result
+        run.run_workspaces(lambda number: run_workspace(run, number))
 
 
-def _run_stages(run: BatchRun, number: int, workspace: WorkspaceRun) -> WorkspaceResult:
-    name, notify = run.title(number), progress.observer.get()
-    notify(progress.WorkspaceStage(number, name, "set-up"))
-    state = set_up(name, workspace, return_state=True)
-    if workspace.is_cached:
-        return run.collect(number, workspace)
-    for index, step in enumerate(run.spec.steps):
-        if not state.is_completed():
-            break
-        notify(progress.WorkspaceStage(number, name, f"step {index + 1}"))
-        state = run_step(name, index + 1, " ".join(step.container.split()), workspace, return_state=True)
-    failure = None if state.is_completed() else workspace.fail(_error_of(state))
-    notify(progress.WorkspaceStage(number, name, "diff"))
-    return collect_diff(name, run, number, workspace, failure)
-
-
-@task(name="set-up", task_run_name="{workspace} · set-up", **_STAGE)
-def set_up(workspace: str, run: WorkspaceRun) -> State[Any]:
-    """Look up what the step cache has, and check the repository out if something is left to run."""
-    run.set_up()
-    if run.is_cached:
-        return Completed(name="Cached", message=f"{workspace}: nothing new, all results are in the store")
-    return Completed(message=f"{len(run.results)} steps need no container" if run.results else None)
-
-
-@task(name="step", task_run_name="{workspace} · step {number} · {image}", **_STAGE)
-def run_step(workspace: str, number: int, image: str, run: WorkspaceRun) -> State[Any]:
-    """Run one step's container, unless its condition is false or its result is known."""
-    run.show = get_run_logger().info
-    result = run.run_step(number - 1)
-    if result.failure is not None:
-        return Failed(message=result.failure.message)
-    if result.state == "skipped":
-        return Completed(name="Skipped", message=result.skip_reason)
-    if result.index in run.cached:
-        return Completed(name="Cached", message=f"{workspace}: the result of the same step on the same inputs")
-    return Completed(message=f"{result.diffstat.files} files changed so far, {result.seconds:.1f} s")
-
-
-@task(name="diff", task_run_name="{workspace} · diff", **_STAGE)
-def collect_diff(
-    workspace: str, run: BatchRun, number: int, ended: WorkspaceRun, failure: Failure | None
-) -> WorkspaceResult:
-    """Build the changeset specs from the last step's diff, and keep the workspace's records."""
-    return run.collect(number, ended, failure)
-
-
-@task(name="changeset-specs", task_run_name="changeset specs", **_STAGE)
+@task(name="changeset-specs", task_run_name="changeset specs", **STAGE)
 def finish(run: BatchRun) -> RunManifest:
     """Put the changeset specs of all workspaces together, and close the ledger."""
     return run.finish()
@@ -257,7 +190,7 @@ def conclude(
     return Completed(message=f"{manifest.headline}{sentence}")
 
 
-@task(name="upload", task_run_name="upload to the instance", **_STAGE)
+@task(name="upload", task_run_name="upload to the instance", **STAGE)
 def upload_changesets(
     ledger: Ledger, manifest: RunManifest, instance: SourcegraphInstance, *, apply: bool
 ) -> State[Any]:

@@ -83,6 +83,7 @@ class _WorkPool(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     name: str
+    work_queue_name: str | None = None
     job_variables: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -202,6 +203,7 @@ class _Registration:
             deployment.name,
             tags=deployment.tags,
             work_pool_name=deployment.work_pool.name,
+            work_queue_name=deployment.work_pool.work_queue_name,
             job_variables=deployment.work_pool.job_variables,
             schedules=deployment.schedules,
             concurrency_limit=limit.limit if limit else None,

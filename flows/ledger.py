@@ -3,7 +3,10 @@
 runs/<run>/manifest.json               RunManifest, written at the start and at the end
 runs/<run>/spec.yaml                   the batch spec as given
 runs/<run>/scope.json                  the repositories that it was narrowed to; whether people have to approve it
+runs/<run>/plan.json                   RunPlan, written once, when the workspaces are found
+runs/<run>/shards/<k>.json             Shard: the workspaces, in lists of what one process runs
 runs/<run>/workspaces/<n>.json         WorkspaceResult, written when the workspace ends
+runs/<run>/outputs/<n>.json            WorkspaceOutputs, of a workspace that changed something
 runs/<run>/steps/<n>-<step>.json       StepResult of what ran, failed or was skipped in this run
 runs/<run>/changesets/<n>.json .patch  changeset specs in upstream's form, and their diffs (git apply -p0)
 runs/<run>/approval.json               Approval: what people were asked about it, and their answer
@@ -15,14 +18,24 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+
+from pydantic import JsonValue
 
 from blocks.store import ArtifactMissing, ArtifactStore, KeyRefused
 
 from .batches.approvals import Approval, read_approval
 from .batches.changesets import ChangesetSpec
 from .batches.errors import PermanentError
+from .batches.plans import (
+    RunPlan,
+    Shard,
+    WorkspaceOutputs,
+    read_run_plan,
+    read_shard,
+    read_workspace_outputs,
+)
 from .batches.results import (
     RunManifest,
     StepReference,
@@ -40,7 +53,7 @@ EVERYTHING = "*"
 
 _LATEST_KEY = "latest-run.json"
 _AT_ONCE = 8
-"""Of the documents of a run: writing one is mostly waiting, for a disk or a server."""
+"""Of the documents of a run: writing or reading one is mostly waiting, for a disk or a server."""
 
 
 class RunUnknown(PermanentError):
@@ -61,6 +74,27 @@ class Ledger:
         self.keep_manifest(manifest)
         self.store.put(_LATEST_KEY, json.dumps({"schema_version": 1, "run_id": self.run_id}).encode())
 
+    def keep_plan(self, plan: RunPlan, shards: Sequence[Shard]) -> None:
+        """Write the workspaces that were found. The plan comes last: when it is there, all of it is."""
+        for shard in shards:
+            self.store.put(self.key(f"shards/{shard.number}.json"), shard.encode())
+        self.store.put(self.key("plan.json"), plan.encode())
+
+    def plan(self) -> RunPlan | None:
+        """What an earlier attempt found; None: no attempt came so far."""
+        try:
+            return read_run_plan(self.store.get(self.key("plan.json")))
+        except ArtifactMissing:
+            return None
+
+    def shard(self, number: int) -> Shard:
+        """The workspaces of a shard, counted from 1."""
+        return read_shard(self.store.get(self.key(f"shards/{number}.json")))
+
+    def spec(self) -> str:
+        """The batch spec as given."""
+        return self.store.get(self.key("spec.yaml")).decode("utf-8", "surrogateescape")
+
     def keep_manifest(self, manifest: RunManifest) -> None:
         """Write the manifest, replacing the one before."""
         self.store.put(self.key("manifest.json"), manifest.encode())
@@ -77,8 +111,24 @@ class Ledger:
         """Write what became of a workspace."""
         self.store.put(self.key(f"workspaces/{workspace}.json"), result.encode())
 
-    def keep_changesets(self, specs: Sequence[ChangesetSpec]) -> None:
-        """Write the changeset specs, numbered from 1 in their order."""
+    def results(self, numbers: Iterable[int]) -> dict[int, WorkspaceResult]:
+        """What became of workspaces, by number; those of which nothing is known yet are left out."""
+
+        wanted = set(numbers) & {_number(key) for key in self.store.list_keys(self.key("workspaces/"))}
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            return dict(zip(wanted, pool.map(self._workspace, wanted), strict=True))
+
+    def keep_outputs(self, workspace: int, outputs: Mapping[str, JsonValue]) -> None:
+        """Write the outputs of a workspace that is done."""
+        record = WorkspaceOutputs(outputs=dict(outputs))
+        self.store.put(self.key(f"outputs/{workspace}.json"), record.encode())
+
+    def outputs(self, workspace: int) -> Mapping[str, JsonValue]:
+        """The outputs of a workspace that is done and has changed something."""
+        return read_workspace_outputs(self.store.get(self.key(f"outputs/{workspace}.json"))).outputs
+
+    def keep_changesets(self, specs: Sequence[ChangesetSpec], *, first: int = 1) -> None:
+        """Write changeset specs, numbered from ``first`` in their order."""
 
         def keep(number: int, spec: ChangesetSpec) -> None:
             self.store.put(self.key(f"changesets/{number}.json"), encoded(spec))
@@ -86,7 +136,7 @@ class Ledger:
                 self.store.put(self.key(f"changesets/{number}.patch"), spec.commit.diff)
 
         with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="ledger") as pool:
-            list(pool.map(keep, itertools.count(1), specs))
+            list(pool.map(keep, itertools.count(first), specs))
 
     def keep_approval(self, approval: Approval) -> None:
         """Write what people were asked or have answered, replacing the question before."""
@@ -142,6 +192,9 @@ class Ledger:
     def _workspaces(self) -> Iterator[WorkspaceResult]:
         for key in sorted(self.store.list_keys(self.key("workspaces/")), key=_number):
             yield read_workspace_result(self.store.get(key))
+
+    def _workspace(self, number: int) -> WorkspaceResult:
+        return read_workspace_result(self.store.get(self.key(f"workspaces/{number}.json")))
 
 
 def find_run(store: ArtifactStore, name: str) -> Ledger:

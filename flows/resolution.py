@@ -81,12 +81,10 @@ def resolve(
     cancel = cancel or Event()
     names, allowed = _names(only), Allowed(allow_ignored, allow_unsupported)
     with ThreadPoolExecutor(max_workers=max(1, jobs)) as pool, _set_when_interrupted(cancel):
-        if not isinstance(source, AskedSource):
-            return _by_us(spec, Listed(source, mirrors_folder, names, jobs, cancel), pool, allowed)
-        asked = Asked(source.answers(cancel), mirrors_folder, names, pool, cancel)
-        if asked.resolves_specs and text:
-            return _by_the_source(spec, text, asked, pool, allowed)
-        return _by_us(spec, asked, pool, allowed)
+        catalogue = _catalogue(source, mirrors_folder, names, jobs, pool, cancel)
+        if isinstance(catalogue, Asked) and catalogue.resolves_specs and text:
+            return _by_the_source(spec, text, catalogue, pool, allowed)
+        return _by_us(spec, catalogue, pool, allowed)
 
 
 def _by_us(spec: BatchSpec, catalogue: Catalogue, pool: ThreadPoolExecutor, allowed: Allowed) -> Resolution:
@@ -155,6 +153,34 @@ def _resolution(
         mirrors={workspace.repository: catalogue.mirror(workspace.repository).git_dir for workspace in workspaces},
         imports={entry.repository: entry.repository for entry in spec.import_changesets},
     )
+
+
+def fetch(
+    workspaces: Sequence[Workspace],
+    source: AnySource,
+    mirrors_folder: Path,
+    *,
+    jobs: int = 8,
+    cancel: Event | None = None,
+) -> dict[str, Path]:
+    """Have the commits of workspaces that were found before, perhaps elsewhere; the mirrors by repository name.
+
+    Raises as ``resolve`` does.
+    """
+    cancel = cancel or Event()
+    revisions = dict.fromkeys(Revision(each.repository, each.branch, each.commit) for each in workspaces)
+    with ThreadPoolExecutor(max_workers=max(1, jobs)) as pool, _set_when_interrupted(cancel):
+        catalogue = _catalogue(source, mirrors_folder, _names("*"), jobs, pool, cancel)
+        _Resolver(catalogue, pool).fetch(tuple(revisions))
+        return {name: catalogue.mirror(name).git_dir for name in {revision.repository for revision in revisions}}
+
+
+def _catalogue(
+    source: AnySource, mirrors_folder: Path, names: Glob, jobs: int, pool: ThreadPoolExecutor, cancel: Event
+) -> Listed | Asked:
+    if isinstance(source, AskedSource):
+        return Asked(source.answers(cancel), mirrors_folder, names, pool, cancel)
+    return Listed(source, mirrors_folder, names, jobs, cancel)
 
 
 def _names(only: str) -> Glob:

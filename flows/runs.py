@@ -1,114 +1,51 @@
-"""One run of a batch change, without Prefect: what its workspaces share, and the records that it leaves."""
+"""One run of a batch change, without Prefect: what it runs on, and the records that it leaves."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import ExitStack, suppress
-from contextvars import copy_context
-from dataclasses import dataclass, field
-from pathlib import Path
-from threading import Event
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import replace
 from types import TracebackType
 
-from pydantic import BaseModel, ConfigDict, Field
+from blocks.store import StoreTrouble
 
-from blocks.blobs import Blobs
-from blocks.runtime import Runtime, RuntimeTrouble
-from blocks.sources import AnySource
-from blocks.store import ArtifactStore, StoreTrouble
-
-from .afterwards import Afterwards
-from .batches.changesets import BaseRepository, ChangesetSpec, build, check_duplicates, import_specs
-from .batches.diff import DiffStat
-from .batches.errors import BatchError, ChangesetError, ResolutionError
-from .batches.mounts import MountError, resolve_mount
+from .batches.changesets import ChangesetSpec, check_duplicates, import_specs
+from .batches.errors import ChangesetError, ResolutionError
+from .batches.plans import PlannedWorkspace, RunPlan, shards_of
 from .batches.records import now
-from .batches.results import (
-    Failure,
-    RunManifest,
-    StepCounts,
-    StepFate,
-    StepReference,
-    StepResult,
-    WorkspaceResult,
-    WorkspaceState,
-)
+from .batches.results import Failure, RunManifest, StepCounts, WorkspaceResult
 from .batches.spec import BatchSpec
-from .batches.steps import Outside
-from .batches.workspaces import titles
-from .checkout import Checkouts
-from .execution import Limits, Setting, WorkspaceRun
+from .batches.workspaces import Workspace, titles
 from .failures import failure_of_error
-from .ledger import Ledger
 from .resolution import Resolution, resolve
-from .scratch import sweep
-from .staging import stage_mounts
-from .step_cache import StepCache, record_key, stored
-from .step_runs import Bench
-from .workspace_folders import reap_workspaces
+from .shares import Options, Share, Surroundings, state_of
 
 NAME_CHARACTERS = 60
 """Of a batch change's name, in the ids of its runs."""
 
+NO_REPOSITORY = "/"
+"""A glob that no name of a repository matches."""
 
-class Options(BaseModel):
-    """How a batch change is run. What it does stands in the batch spec."""
+_PART = 64
+"""Workspaces whose changeset specs are in memory at a time, while they are written."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    only: str = Field(default="*", description="Glob: run only the repositories whose names match, to try things out.")
-    workspaces_at_once: int = Field(default=4, ge=1, le=256, description="How many workspaces run at the same time.")
-    fail_fast: bool = Field(default=False, description="Stop everything when the first workspace fails.")
-    skip_errors: bool = Field(default=False, description="A workspace that fails does not make the run fail.")
-    use_cache: bool = Field(default=True, description="Take the results of steps that ran before on the same inputs.")
-    allow_ignored: bool = Field(default=False, description="Also run repositories that hold a .batchignore file.")
-    allow_unsupported: bool = Field(
-        default=False, description="Also run repositories whose code host cannot have changesets."
-    )
-    step_timeout_seconds: float | None = Field(default=None, gt=0, description="How long one step may take.")
-    workspace_timeout_seconds: float | None = Field(
-        default=3600.0, gt=0, description="How long one workspace may take, from its set-up to its last step."
-    )
-    approval: bool = Field(
-        default=False,
-        description="Wait, once the changeset specs are built, until a person approves or rejects them in the "
-        "dashboard: in the run's menu, Resume.",
-    )
-    approval_hours: float = Field(
-        default=168.0, gt=0, le=8760, description="How long to wait for an approval; then the run fails."
-    )
+_READERS = 8
 
 
-@dataclass(frozen=True)
-class Surroundings:
-    """The outside of a run: where repositories come from, where steps run, where results go."""
+class BatchRun(Share):
+    """One run. Its workspaces are found once: every attempt at it goes on with them, from what the ledger has.
 
-    repositories: AnySource
-    runtime: Runtime
-    store: ArtifactStore
-    home: Path
-    """The state folder of this machine: mirrors, checkouts, workspaces."""
-    spec_folder: Path | None = None
-    """Where `mount` paths are looked up; None: the spec can mount nothing."""
-    outside: Outside = field(default_factory=Outside)
-
-
-class BatchRun:
-    """One run. A context manager: leaving it lets go of the checkouts; what was kept stays in the ledger."""
+    They run here, or as shards elsewhere (``shards`` of ``begin``); then ``gather`` takes in what became of them.
+    """
 
     def __init__(self, run_id: str, text: str, spec: BatchSpec, options: Options, surroundings: Surroundings) -> None:
-        self.run_id, self.spec, self.options = run_id, spec, options
-        self.cancel = Event()
-        self.ledger = Ledger(surroundings.store, run_id)
+        super().__init__(run_id, spec, options, surroundings)
         self.resolution = Resolution()
-        self._titles: list[str] = []
-        self._text, self._surroundings = text, surroundings
-        self._stack = ExitStack()
-        self._setting: Setting | None = None
-        self._results: dict[int, WorkspaceResult] = {}
-        self._changesets: dict[int, tuple[ChangesetSpec, ...]] = {}
+        self._text = text
+        self._plan: RunPlan | None = None
+        self._begun = False
         self._manifest = RunManifest(
             run_id=run_id,
             name=spec.name,
@@ -117,18 +54,93 @@ class BatchRun:
             state="running",
         )
 
-    def __enter__(self) -> BatchRun:
-        return self
-
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         try:
-            if error is not None and self._setting is not None:
+            if error is not None and self._begun:
                 self._note_the_end(error)
         finally:
-            self._stack.__exit__(kind, error, at)
+            super().__exit__(kind, error, at)
 
     def find_workspaces(self) -> Resolution:
-        """Resolve `on` and `workspaces`. Raises ResolutionError, also when there is nothing to do, and git's errors."""
+        """Resolve `on` and `workspaces`, unless an earlier attempt has.
+
+        Raises ResolutionError, also when there is nothing to do, git's errors and the store's.
+        """
+        plan = self.ledger.plan()
+        if plan is not None and plan.spec_digest == self._manifest.spec_digest:
+            self._take_up(plan)
+            if plan.shards == 1:
+                self._fetch_what_is_left()
+        else:
+            self._find()
+        return self.resolution
+
+    @property
+    def shards(self) -> int:
+        """In how many shards the workspaces run; 1: all of them here."""
+        assert self._plan is not None, "begin() comes first"
+        return self._plan.shards
+
+    def begin(self, *, shards: int = 1) -> None:
+        """Note that the run begins, and prepare what the workspaces share; if that is not possible, keep nothing.
+
+        ``shards``: unless an earlier attempt has made its own. Raises MountError, RuntimeTrouble, the store's errors.
+        """
+        known, self._plan = self._plan, self._plan or self._new_plan(shards)
+        if self._plan.shards == 1:
+            self._setting = self._prepare(self.run_id)
+        # Some workspaces alone speak for no repository: publishing must not miss the changesets of the others.
+        only = NO_REPOSITORY if self.options.only_workspaces else self.options.only
+        self.ledger.begin(self._manifest, self._text, only=only, needs_approval=self.options.approval)
+        if known is None:
+            self.ledger.keep_plan(self._plan, shards_of(tuple(self._planned.values()), self._plan.shards))
+        self._begun = True
+
+    def shard_of(self, shard: int) -> list[int]:
+        """The numbers of a shard's workspaces."""
+        (found,) = (each for each in shards_of(tuple(self._planned.values()), self.shards) if each.number == shard)
+        return [each.number for each in found.workspaces]
+
+    def gather(self, numbers: Iterable[int]) -> dict[int, WorkspaceResult]:
+        """Take in what became of workspaces that ran elsewhere. Raises the store's errors."""
+        found = self.ledger.results(numbers)
+        self.results.update(found)
+        return found
+
+    def finish(self) -> RunManifest:
+        """Number the changeset specs, keep them and the manifest. Raises the store's errors.
+
+        Only some of the specs are in memory at a time. If they cannot stand together, none counts.
+        """
+        results: list[WorkspaceResult] = []
+        heads: list[ChangesetSpec] = []
+        for some in _in_parts(sorted(self.results)):
+            built = self._changesets_of(some)
+            self.ledger.keep_changesets([spec for own in built for spec in own], first=len(heads) + 1)
+            for number, own in zip(some, built, strict=True):
+                numbers = tuple(range(len(heads) + 1, len(heads) + 1 + len(own)))
+                results.append(self.results[number].model_copy(update={"changeset_specs": numbers}))
+                heads.extend(_without_diffs(own))
+        count, problem = len(heads), None
+        try:
+            check_duplicates(heads)
+            imported = import_specs(self.spec.import_changesets, self.resolution.imports)
+            self.ledger.keep_changesets(imported, first=count + 1)
+            count += len(imported)
+        except ChangesetError as error:
+            results = [result.model_copy(update={"changeset_specs": ()}) for result in results]
+            count, problem = 0, Failure(reason="changesets", message=str(error))
+        manifest = self._ended(results).model_copy(
+            update={
+                "state": "failed" if problem else state_of(results, skip_errors=self.options.skip_errors),
+                "failure": problem,
+                "changeset_specs": count,
+            }
+        )
+        self.ledger.keep_manifest(manifest)
+        return manifest
+
+    def _find(self) -> None:
         self.resolution = resolve(
             self.spec,
             self._surroundings.repositories,
@@ -142,142 +154,40 @@ class BatchRun:
         )
         if not (self.resolution.workspaces or self.spec.import_changesets):
             raise ResolutionError((self._why_nothing_is_found(),))
-        self._titles = titles(self.resolution.workspaces)
-        return self.resolution
+        self._mirrors = self.resolution.mirrors
+        named = self._wanted(dict(zip(titles(self.resolution.workspaces), self.resolution.workspaces, strict=True)))
+        self.resolution = replace(self.resolution, workspaces=tuple(named.values()))
+        self._planned = {
+            number: PlannedWorkspace(number=number, title=title, workspace=workspace)
+            for number, (title, workspace) in enumerate(named.items(), 1)
+        }
 
-    def title(self, number: int) -> str:
-        """What people call workspace ``number``, counted from 1."""
-        return self._titles[number - 1]
+    def _wanted(self, named: dict[str, Workspace]) -> dict[str, Workspace]:
+        """The workspaces that ``only_workspaces`` asks for, of all by their titles."""
+        asked = self.options.only_workspaces
+        if unknown := [title for title in asked if title not in named]:
+            raise ResolutionError(
+                tuple(f"there is no workspace {title!r}; `batchwright resolve` lists them" for title in unknown)
+            )
+        return {title: workspace for title, workspace in named.items() if not asked or title in asked}
 
-    def begin(self) -> None:
-        """Prepare what the workspaces share, and note that the run begins; if that is not possible, keep nothing.
-
-        Raises MountError, RuntimeTrouble, the store's errors.
-        """
-        around = self._surroundings
-        self._remove_leftovers()
-        checkouts = self._stack.enter_context(Checkouts(around.home / "checkouts"))
-        workspaces = len(self.resolution.workspaces)
-        self._stack.enter_context(around.runtime.sharing(workspaces, self.options.workspaces_at_once))
-        afterwards = self._stack.enter_context(Afterwards())
-        blobs = Blobs(around.store)
-        bench = Bench(
-            run_id=self.run_id,
-            home=around.home,
-            runtime=around.runtime,
-            blobs=blobs,
-            checkouts=checkouts,
-            mirrors=self.resolution.mirrors,
-            mounts=stage_mounts(self.spec, mount_sources(self.spec, around.spec_folder), around.home / "mounts"),
-            cancel=self.cancel,
-            afterwards=afterwards.do,
+    def _new_plan(self, shards: int) -> RunPlan:
+        return RunPlan(
+            spec_digest=self._manifest.spec_digest,
+            found_at=self._manifest.started_at,
+            workspaces=len(self._planned),
+            shards=shards,
+            imports=dict(self.resolution.imports),
         )
-        setting = Setting(
-            spec=self.spec,
-            bench=bench,
-            cache=StepCache(blobs, enabled=self.options.use_cache),
-            outside=around.outside,
-            limits=Limits(self.options.step_timeout_seconds, self.options.workspace_timeout_seconds),
+
+    def _take_up(self, plan: RunPlan) -> None:
+        """Go on with what an earlier attempt has found."""
+        self._take(each for number in range(plan.shards) for each in self.ledger.shard(number + 1).workspaces)
+        self._plan = plan
+        self._manifest = self._manifest.model_copy(update={"started_at": plan.found_at})
+        self.resolution = Resolution(
+            workspaces=tuple(each.workspace for each in self._planned.values()), imports=plan.imports
         )
-        self.ledger.begin(self._manifest, self._text, only=self.options.only, needs_approval=self.options.approval)
-        self._setting = setting
-
-    def run_workspaces(self, run_one: Callable[[int], WorkspaceResult]) -> None:
-        """Let ``run_one`` run every workspace by its number, some at a time, each in its own thread.
-
-        One that fails leaves the others alone, unless ``fail_fast``. Whatever is raised stops all of them.
-        """
-        numbers = range(1, len(self.resolution.workspaces) + 1)
-        with ThreadPoolExecutor(self.options.workspaces_at_once, thread_name_prefix="workspace") as pool:
-            running = [pool.submit(copy_context().run, run_one, number) for number in numbers]
-            try:
-                for future in as_completed(running):
-                    if future.result().state == "failed" and self.options.fail_fast:
-                        self.cancel.set()
-            except BaseException:
-                self.cancel.set()  # the others end within seconds; the pool waits for them
-                raise
-
-    def run_workspace(self, number: int) -> WorkspaceResult:
-        """Run one workspace without Prefect, and without another try after temporary errors."""
-        if self.cancel.is_set():
-            return self.leave_out(number)
-        workspace, failure = self.open_workspace(number), None
-        try:
-            workspace.set_up()
-            for index in range(len(self.spec.steps)):
-                if workspace.done:
-                    break
-                workspace.run_step(index)
-        except (BatchError, RuntimeTrouble, StoreTrouble) as error:
-            failure = workspace.fail(error)
-        finally:
-            workspace.close()
-        return self.collect(number, workspace, failure)
-
-    def open_workspace(self, number: int) -> WorkspaceRun:
-        """Begin with workspace ``number``, counted from 1."""
-        assert self._setting is not None, "begin() comes first"
-        return WorkspaceRun(self._setting, self.resolution.workspaces[number - 1])
-
-    def collect(self, number: int, ended: WorkspaceRun, failure: Failure | None = None) -> WorkspaceResult:
-        """Build the workspace's changeset specs and keep its records. Raises the store's errors.
-
-        ``failure`` is why it did not complete, where that is no step's. A changesetTemplate that does not render is
-        the workspace's failure, and leaves its steps in the cache.
-        """
-        failure = failure or ended.failure
-        if failure is None:
-            try:
-                self._changesets[number] = self._build_changesets(ended)
-            except BatchError as error:
-                failure = Failure(reason="changesets", message=str(error))
-        result = self._workspace_result(number, ended, failure)
-        self._results[number] = result
-        self.ledger.keep_workspace(number, result)
-        return result
-
-    def leave_out(self, number: int) -> WorkspaceResult:
-        """Note a workspace that was never begun, because the run was stopped."""
-        workspace = self.resolution.workspaces[number - 1]
-        result = WorkspaceResult(
-            title=self.title(number),
-            repository=workspace.repository,
-            branch=workspace.branch,
-            commit=workspace.commit,
-            path=workspace.path,
-            state="cancelled",
-            failure=Failure(reason="cancelled", message="Not begun: the run was stopped before."),
-        )
-        self._results[number] = result
-        self.ledger.keep_workspace(number, result)
-        return result
-
-    def finish(self) -> RunManifest:
-        """Number the changeset specs, keep them and the manifest. Raises the store's errors."""
-        specs, results, problem = self._number_changesets()
-        if problem is None:
-            self.ledger.keep_changesets(specs)
-        manifest = self._manifest.model_copy(
-            update={
-                "ended_at": now(),
-                "state": "failed" if problem else self._state(results),
-                "workspaces": results,
-                "step_counts": StepCounts.total(result.step_counts for result in results),
-                "failure": problem,
-                "changeset_specs": 0 if problem else len(specs),
-            }
-        )
-        self.ledger.keep_manifest(manifest)
-        return manifest
-
-    def _remove_leftovers(self) -> None:
-        """What killed processes left. Containers go before the folders, which they may still have mounted."""
-        home = self._surroundings.home
-        reap_workspaces(home / "workspaces", self._surroundings.runtime.reap)
-        Checkouts(home / "checkouts").prune()
-        for folder in ("mirrors", "mounts"):
-            sweep(home / folder)
 
     def _why_nothing_is_found(self) -> str:
         left_out = [
@@ -292,106 +202,45 @@ class BatchRun:
             )
         )
 
-    def _state(self, results: Sequence[WorkspaceResult]) -> WorkspaceState:
-        states = {result.state for result in results}
-        if "failed" in states and not self.options.skip_errors:
-            return "failed"
-        return "cancelled" if "cancelled" in states else "completed"
-
     def _note_the_end(self, error: BaseException) -> None:
         """The manifest of a run that was stopped. The store itself may be what failed: then it stays as it was."""
         by_us = isinstance(error, Exception)
         failure = failure_of_error(error) if by_us else Failure(reason="cancelled", message="The run was stopped.")
-        stopped = self._manifest.model_copy(
-            update={
-                "ended_at": now(),
-                "state": "failed" if by_us else "cancelled",
-                "workspaces": tuple(self._results[number] for number in sorted(self._results)),
-                "step_counts": StepCounts.total(result.step_counts for result in self._results.values()),
-                "failure": failure,
-            }
+        stopped = self._ended([self.results[number] for number in sorted(self.results)]).model_copy(
+            update={"state": "failed" if by_us else "cancelled", "failure": failure}
         )
         with suppress(StoreTrouble):
             self.ledger.keep_manifest(stopped)
 
-    def _number_changesets(self) -> tuple[list[ChangesetSpec], tuple[WorkspaceResult, ...], Failure | None]:
-        specs: list[ChangesetSpec] = []
-        results = []
-        for number in sorted(self._results):
-            own = self._changesets.get(number, ())
-            numbers = tuple(range(len(specs) + 1, len(specs) + 1 + len(own)))
-            results.append(self._results[number].model_copy(update={"changeset_specs": numbers}))
-            specs.extend(own)
-        try:
-            check_duplicates(specs)
-            specs.extend(import_specs(self.spec.import_changesets, self.resolution.imports))
-        except ChangesetError as error:
-            results = [result.model_copy(update={"changeset_specs": ()}) for result in results]
-            return [], tuple(results), Failure(reason="changesets", message=str(error))
-        return specs, tuple(results), None
-
-    def _build_changesets(self, ended: WorkspaceRun) -> tuple[ChangesetSpec, ...]:
-        last = ended.executed
-        if last is None or last.diff is None or not last.diff.size_bytes:
-            return ()
-        workspace = ended.workspace
-        repository = BaseRepository(
-            id=workspace.repository,
-            name=workspace.repository,
-            base_ref=f"refs/heads/{workspace.branch}",
-            base_rev=workspace.commit,
-            file_matches=workspace.search_result_paths,
-        )
-        diff = Blobs(self._surroundings.store).get(stored(last.diff))
-        return build(self.spec, repository, path=workspace.path, outputs=ended.outputs, diff=diff)
-
-    def _workspace_result(self, number: int, ended: WorkspaceRun, failure: Failure | None) -> WorkspaceResult:
-        kept = self.ledger.keep_steps(number, [one for one in ended.results if one.index not in ended.cached])
-        steps = tuple(_reference(result, kept) for result in ended.results)
-        last, workspace = ended.executed, ended.workspace
-        return WorkspaceResult(
-            title=self.title(number),
-            repository=workspace.repository,
-            branch=workspace.branch,
-            commit=workspace.commit,
-            path=workspace.path,
-            state=_workspace_state(failure),
-            steps=steps,
-            diff=last.diff if last and last.diff and last.diff.size_bytes else None,
-            diffstat=last.diffstat if last else DiffStat(),
-            step_counts=StepCounts(
-                executed=sum(result.exit is not None and result.index not in ended.cached for result in ended.results),
-                cached=sum(step.how == "cached" for step in steps),
-                skipped=sum(step.how == "skipped" for step in steps),
-            ),
-            seconds=round(ended.seconds, 3),
-            failure=failure,
+    def _ended(self, results: list[WorkspaceResult]) -> RunManifest:
+        """The manifest, but for the state."""
+        counts = StepCounts.total(result.step_counts for result in results)
+        return self._manifest.model_copy(
+            update={"ended_at": now(), "workspaces": tuple(results), "step_counts": counts}
         )
 
+    def _changesets_of(self, numbers: Sequence[int]) -> list[tuple[ChangesetSpec, ...]]:
+        """The changeset specs of workspaces: as just built here, or from what the ledger has of them."""
 
-def mount_sources(spec: BatchSpec, folder: Path | None) -> dict[str, Path]:
-    """The checked host path of everything that the steps mount, by the path as written. Raises MountError."""
-    sources = {}
-    for number, step in enumerate(spec.steps, 1):
-        for mount in step.mounts:
-            if folder is None:
-                raise MountError(f"step {number} mounts {mount.path}, and the batch spec lies in no folder: name one")
-            sources[mount.path] = resolve_mount(folder, mount.path, number)
-    return sources
+        def specs(number: int) -> tuple[ChangesetSpec, ...]:
+            result = self.results[number]
+            if number in self._changesets or result.state != "completed" or result.diff is None:
+                return self._changesets.get(number, ())
+            workspace = self._planned[number].workspace
+            return self._build_changesets(workspace, result.diff, self.ledger.outputs(number))
 
-
-def _reference(result: StepResult, kept: Mapping[int, str]) -> StepReference:
-    """``kept``: the artifacts of the steps that were not in the cache."""
-    if result.index not in kept:
-        return StepReference(index=result.index, how="cached", key=record_key(result.cache_key))
-    how: StepFate = "executed" if result.state == "completed" else result.state
-    return StepReference(index=result.index, how=how, key=kept[result.index])
+        with ThreadPoolExecutor(_READERS, thread_name_prefix="changesets") as pool:
+            return list(pool.map(specs, numbers))
 
 
-def _workspace_state(failure: Failure | None) -> WorkspaceState:
-    if failure is None:
-        return "completed"
-    return "cancelled" if failure.reason == "cancelled" else "failed"
+def _in_parts(numbers: Sequence[int]) -> Iterator[Sequence[int]]:
+    for first in range(0, len(numbers), _PART):
+        yield numbers[first : first + _PART]
+
+
+def _without_diffs(specs: Iterable[ChangesetSpec]) -> Iterator[ChangesetSpec]:
+    for spec in specs:
+        yield replace(spec, commit=None)
 
 
 def run_id_of(name: str, flow_run_id: str) -> str:

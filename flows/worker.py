@@ -155,8 +155,8 @@ def _new_name() -> str:
 
 def _command(name: str, pool: str, limit: int) -> tuple[str, ...]:
     return (
-        *(sys.executable, "-P", "-m", "prefect", "worker", "start", "--name", name),
-        *("--pool", pool, "--type", "process", "--limit", str(limit), "--install-policy", "never"),
+        *(sys.executable, "-P", "-m", "flows.worker_process"),
+        *(name, pool, str(limit)),
     )
 
 

@@ -17,6 +17,7 @@ from urllib.error import HTTPError
 import pytest
 
 from blocks.folder import FolderStore
+from blocks.store import ArtifactStore
 from flows import view_process, worker
 from flows.batches.results import RunManifest
 from flows.ledger import Ledger
@@ -24,7 +25,7 @@ from flows.server import LocalServer
 from tests.harness import Done, Installation
 
 ENDED = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
-RUN_SECONDS = 90
+RUN_SECONDS = 180
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Dashboard:
     """What people do in the dashboard, and what they see there."""
 
     api: str
-    store: FolderStore
+    store: ArtifactStore
 
     def ask(self, method: str, path: str, body: object = None) -> Any:
         data = None if body is None else json.dumps(body).encode()

@@ -20,14 +20,14 @@ _SECONDS = 60
 class PrivateEngine:
     """A dockerd on a socket, a bridge and a small disk of its own. A context manager; needs root.
 
-    ``folder`` is for all of it; its path must be short.
+    ``folder`` is for all of it; its path must be short. ``number``: of several that one process has at a time.
     """
 
-    def __init__(self, folder: Path, *, megabytes: int = 300) -> None:
+    def __init__(self, folder: Path, *, megabytes: int = 300, number: int = 0) -> None:
         self.folder, self._megabytes = folder, megabytes
         self.host = f"unix://{folder}/docker.sock"
-        self._bridge = f"bw{os.getpid() % 100000}"
-        self._net = f"172.31.{os.getpid() % 200 + 20}.1/24"
+        self._bridge = f"bw{os.getpid() % 100000}n{number}"
+        self._net = f"172.{31 - number}.{os.getpid() % 200 + 20}.1/24"
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> PrivateEngine:

@@ -9,7 +9,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -80,17 +80,23 @@ class Installation:
         """Of the processes on this machine."""
         return {**_clean(os.environ), "HOME": str(self.here), "BATCHWRIGHT_HOME": str(self.home), **more}
 
-    def start(self, *arguments: object, environment: Mapping[str, str] = NOTHING) -> subprocess.Popen[str]:
-        """Begin `batchwright` with these arguments, in a process group of its own; all that it says is its stdout."""
-        return subprocess.Popen(
-            [COMMAND, *map(str, arguments)],
-            cwd=self.here,
-            env=self.environment(environment),
-            start_new_session=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+    def start(
+        self, *arguments: object, environment: Mapping[str, str] = NOTHING, log: Path | None = None
+    ) -> subprocess.Popen[str]:
+        """Begin `batchwright` with these arguments, in a process group of its own; all that it says is its stdout.
+
+        ``log``: the file that takes it instead.
+        """
+        with ExitStack() as stack:
+            return subprocess.Popen(
+                [COMMAND, *map(str, arguments)],
+                cwd=self.here,
+                env=self.environment(environment),
+                start_new_session=True,
+                stdout=stack.enter_context(log.open("ab")) if log else subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
 
     def command(
         self,

@@ -21,7 +21,8 @@ from blocks.repositories import RepositoryFolder
 from blocks.store import ArtifactStore
 from flows.batches.loading import load_spec
 from flows.batches.results import RunManifest
-from flows.runs import BatchRun, Options, Surroundings
+from flows.runs import BatchRun
+from flows.shares import Options, Surroundings
 
 _ON_THE_HOST = (
     *("home/workspaces/*", "home/*/new-*", "home/checkouts/*.building"),

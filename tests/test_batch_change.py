@@ -27,8 +27,9 @@ from flows.batch_change import batch_change
 from flows.batches.loading import load_spec
 from flows.batches.results import RunManifest
 from flows.ledger import Ledger
-from flows.runs import Options, run_id_of
+from flows.runs import run_id_of
 from flows.server import LocalServer
+from flows.shares import Options
 from infra.demo_repositories import make_repositories
 from tests.gitrepos import run_git
 from tests.harness import SPECS, Api, Installation, eventually

@@ -30,8 +30,8 @@ from blocks.runtime import PullStopped
 from blocks.store import StoreUnavailable
 from flows.batches.results import RunManifest
 from flows.ledger import Ledger
-from flows.runs import Options
 from flows.server import LocalServer
+from flows.shares import Options
 from infra.demo_repositories import make_repositories
 from tests.engines import PrivateEngine
 from tests.harness import Api, Installation, eventually

@@ -17,9 +17,11 @@ from blocks.store import StoreFull, StoreUnavailable
 from flows.batches.errors import ResolutionError
 from flows.batches.loading import load_spec
 from flows.batches.mounts import MountError
-from flows.batches.results import RunManifest
+from flows.batches.results import Failure, RunManifest
 from flows.ledger import Ledger
-from flows.runs import BatchRun, Options, Surroundings, run_id_of
+from flows.runs import BatchRun, run_id_of
+from flows.shards import ShardRun
+from flows.shares import Options, Surroundings
 from tests.fakes import FakeRuntime
 from tests.gitrepos import commit_files, make_repository, run_git
 
@@ -38,20 +40,30 @@ class Place:
 
     @contextmanager
     def open(
-        self, text: str, options: Options = ONE_AT_A_TIME, *, spec_folder: Path | None = None, run_id: str = "run"
+        self,
+        text: str,
+        options: Options = ONE_AT_A_TIME,
+        *,
+        spec_folder: Path | None = None,
+        run_id: str = "run",
+        shards: int = 1,
     ) -> Iterator[BatchRun]:
         """A run that has found its workspaces and begun."""
-        around = Surroundings(
+        around = self.surroundings(spec_folder=spec_folder)
+        with BatchRun(run_id, text, load_spec(text), options, around) as run:
+            run.find_workspaces()
+            run.begin(shards=shards)
+            yield run
+
+    def surroundings(self, *, home: str = "home", spec_folder: Path | None = None) -> Surroundings:
+        """The outside of a run; ``home`` is another one on another machine."""
+        return Surroundings(
             repositories=RepositoryFolder(folder=str(self.folder / "src")),
             runtime=self.runtime,
             store=self.store,
-            home=self.folder / "home",
+            home=self.folder / home,
             spec_folder=spec_folder,
         )
-        with BatchRun(run_id, text, load_spec(text), options, around) as run:
-            run.find_workspaces()
-            run.begin()
-            yield run
 
     def run(
         self, text: str, options: Options = ONE_AT_A_TIME, *, spec_folder: Path | None = None, run_id: str = "run"
@@ -360,7 +372,7 @@ class TestWorkspaces:
             ignored = run.resolution.ignored
             run.run_workspaces(run.run_workspace)
             manifest = run.finish()
-        allowed = place.run(spec_of("write x 1"), Options(workspaces_at_once=1, allow_ignored=True))
+        allowed = place.run(spec_of("write x 1"), Options(workspaces_at_once=1, allow_ignored=True), run_id="allowed")
 
         assert ignored == (("acme/b", "there is a .batchignore in its root"),)
         assert list(states(manifest)) == ["acme/a", "acme/c"]
@@ -413,9 +425,9 @@ class TestMounts:
         tool = place.folder / "specs/tool"
         tool.parent.mkdir()
         runs = []
-        for content in ("one", "one", "two"):
+        for number, content in enumerate(("one", "one", "two")):
             tool.write_text(content)
-            place.run(self.spec("./tool"), spec_folder=tool.parent)
+            place.run(self.spec("./tool"), spec_folder=tool.parent, run_id=f"run-{number}")
             runs.append(len(place.runtime.ran))
 
         assert runs == [3, 3, 6]
@@ -514,3 +526,132 @@ def test_runs_of_one_minute_have_ids_of_their_own() -> None:
 
     assert run_id_of("change", first) == "change-86ac034e67b5"
     assert run_id_of("change", first) != run_id_of("change", second)
+
+
+class TestOnlyWorkspaces:
+    """One workspace alone, by the name that the table shows."""
+
+    def test_run_alone_and_lend_their_results_to_the_whole(self, place: Place) -> None:
+        text = spec_of("write x 1")
+
+        alone = place.run(text, Options(only_workspaces=("acme/b",)), run_id="alone")
+        whole = place.run(text, run_id="whole")
+
+        assert list(states(alone)) == ["acme/b"]
+        assert [step.how for result in whole.workspaces for step in result.steps] == ["executed", "cached", "executed"]
+
+    def test_that_are_not_there_are_named(self, place: Place) -> None:
+        with pytest.raises(ResolutionError, match="no workspace 'acme/x'"):
+            place.run(spec_of("write x 1"), Options(only_workspaces=("acme/b", "acme/x")))
+
+
+class TestAnotherAttempt:
+    """A run that is tried again, as by the dashboard's Retry: the same run, the same workspaces."""
+
+    TEXT = spec_of("write x 1", only_in("acme/b", "exit 1"))
+
+    def test_repeats_nothing_that_is_done(self, place: Place) -> None:
+        """Not even the set-up, and also with the step cache switched off."""
+        options = Options(workspaces_at_once=1, use_cache=False)
+        place.run(self.TEXT, options)
+        rooms = place.runtime.rooms
+
+        with place.open(self.TEXT, options) as run:
+            left = [run.title(number) for number in run.left]
+            run.run_workspaces(run.run_workspace)
+            again = run.finish()
+
+        assert left == ["acme/b"]
+        assert place.runtime.rooms == rooms + 1
+        assert states(again) == {"acme/a": "completed", "acme/b": "failed", "acme/c": "completed"}
+        assert again.changeset_specs == 2
+        assert place.changesets() == ["1.json", "1.patch", "2.json", "2.patch"]
+
+    def test_goes_on_with_the_commits_that_were_found_first(self, place: Place) -> None:
+        """One run, one state of the world; a new run takes the new commits."""
+        first = place.run(self.TEXT)
+        commit_files(place.folder / "src/acme/b", {"README.md": "changed\n"})
+
+        again = place.run(self.TEXT)
+        new = place.run(self.TEXT, run_id="new")
+
+        commits = [[result.commit for result in manifest.workspaces] for manifest in (first, again, new)]
+        assert commits[0] == commits[1]
+        assert commits[1][1] != commits[2][1]
+        assert again.started_at == first.started_at
+
+    def test_finds_its_changesets_again_in_the_store(self, place: Place) -> None:
+        """With the outputs of the time: what another process has built is built the same here."""
+        said = """, outputs: {said: {value: '${{ step.stdout }}'}}}"""
+        text = spec_of(r"write x 1\nout hello").replace('hello"}', f'hello"{said}')
+        text = text.replace("title: T", 'title: "${{ outputs.said }} ${{ repository.name }}"')
+        place.run(text)
+        before = [place.store.get(f"runs/run/changesets/{number}.json") for number in (1, 2, 3)]
+        for number in (1, 2, 3):
+            (place.folder / f"store/runs/run/changesets/{number}.json").unlink()
+
+        place.run(text)
+
+        assert [place.store.get(f"runs/run/changesets/{number}.json") for number in (1, 2, 3)] == before
+        assert b"hello" in before[0]
+
+
+class TestShards:
+    """The same run in parts, which meet in the store: as on several machines."""
+
+    TEXT = spec_of("write x 1", only_in("acme/b", "exit 1"))
+
+    def shard(self, place: Place, number: int, options: Options = ONE_AT_A_TIME) -> ShardRun:
+        with ShardRun("run", number, options, place.surroundings(home="elsewhere")) as part:
+            part.take_workspaces()
+            part.begin()
+            part.run_workspaces(part.run_workspace)
+        return part
+
+    def test_come_together_as_one_run(self, place: Place) -> None:
+        with place.open(self.TEXT, shards=2) as run:
+            parts = [self.shard(place, number) for number in (1, 2)]
+            for number in (1, 2):
+                run.gather(run.shard_of(number))
+            manifest = run.finish()
+
+        assert [part.headline for part in parts] == [
+            "1 of 1 workspaces completed; steps: 2 run, 0 cached, 0 skipped",
+            "1 of 2 workspaces completed; steps: 4 run, 0 cached, 0 skipped",
+        ]
+        assert [part.state for part in parts] == ["completed", "failed"]
+        assert states(manifest) == {"acme/a": "completed", "acme/b": "failed", "acme/c": "completed"}
+        assert [result.changeset_specs for result in manifest.workspaces] == [(1,), (), (2,)]
+        assert place.changesets() == ["1.json", "1.patch", "2.json", "2.patch"]
+
+    def test_are_the_same_in_every_attempt(self, place: Place) -> None:
+        """Whatever the number that is asked for later; only one with work left has something to do."""
+        with place.open(self.TEXT, shards=3):
+            self.shard(place, 1)
+            self.shard(place, 2)
+        with place.open(self.TEXT, shards=1) as again:
+            shards, left = again.shards, again.left
+
+        assert (shards, left) == (3, [2, 3])
+
+    def test_do_not_repeat_what_another_machine_has_done(self, place: Place) -> None:
+        with place.open(self.TEXT, shards=1):
+            self.shard(place, 1)
+            rooms = place.runtime.rooms
+
+            part = self.shard(place, 1)
+
+        assert place.runtime.rooms == rooms + 1
+        assert part.headline.startswith("2 of 3 workspaces completed")
+
+    def test_that_nobody_finished_are_failures_with_a_reason(self, place: Place) -> None:
+        lost = Failure(reason="infrastructure", message="Not finished: shard 2 ended as Crashed.")
+        with place.open(self.TEXT, shards=2) as run:
+            self.shard(place, 1)
+            run.gather(run.shard_of(1))
+            for number in run.shard_of(2):
+                run.leave_out(number, lost)
+            manifest = run.finish()
+
+        assert (manifest.state, manifest.changeset_specs) == ("failed", 1)
+        assert {result.failure.message for result in manifest.workspaces if result.failure} == {lost.message}

@@ -97,7 +97,7 @@ def run(
         check_folder(out)
     server = _prefect_server()
 
-    from ..runs import Options
+    from ..shares import Options
 
     options = Options(
         only=only,

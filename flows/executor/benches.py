@@ -14,8 +14,8 @@ from blocks.store import ArtifactStore
 
 from ..batches.execution_input import ExecutionInput
 from ..checkout import Checkouts
-from ..runs import mount_sources
 from ..scratch import sweep
+from ..shares import mount_sources
 from ..staging import stage_mounts
 from ..step_runs import Bench
 from ..workspace_folders import reap_workspaces

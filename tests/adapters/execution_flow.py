@@ -14,7 +14,8 @@ from flows.batches.loading import load_spec
 from flows.batches.steps import image_reference
 from flows.batches.template import StepContext
 from flows.execution import Limits, WorkspaceRun
-from flows.runs import BatchRun, Options, Surroundings
+from flows.runs import BatchRun
+from flows.shares import Options, Surroundings
 from tests.fakes import FakeRuntime
 from tests.gitrepos import make_repository
 from tests.workbench import Workbench, finish

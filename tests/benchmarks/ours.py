@@ -12,7 +12,8 @@ from blocks.repositories import RepositoryFolder
 from blocks.runtime import Runtime
 from flows.batches.loading import load_spec
 from flows.batches.results import RunManifest
-from flows.runs import BatchRun, Options, Surroundings
+from flows.runs import BatchRun
+from flows.shares import Options, Surroundings
 from flows.step_cache import stored
 from tests.benchmarks.cases import Case, Diffs
 

@@ -1,0 +1,65 @@
+"""A worker's process: two of Prefect's process workers, one for batch changes, one for shards, with slots of their own.
+
+A run that is spread waits for its shards. If both took their slots from the same few, runs that wait would hold all of
+them, and no shard would ever begin.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import anyio
+from prefect.logging import get_logger
+from prefect.workers.process import ProcessJobConfiguration, ProcessWorker
+
+SHARDS_QUEUE = "shards"
+"""The work queue of the deployment workspace-shard (infra/prefect.yaml)."""
+
+_QUEUES: Mapping[str, str] = {"default": "", SHARDS_QUEUE: "-shards"}
+"""The queues of the pool, with what the worker's name ends in."""
+
+
+class _Configuration(ProcessJobConfiguration):
+    """Starts a flow run as one process.
+
+    Prefect starts two, of which the first prepares code and dependencies for the second and waits for it. Ours are the
+    installed package, and importing Prefect once more would cost seconds of CPU and 100 MB for every flow run.
+    """
+
+    def prepare_for_flow_run(self, *arguments: Any, **more: Any) -> None:
+        super().prepare_for_flow_run(*arguments, **more)
+        self._command_configured = True
+
+
+class _Worker(ProcessWorker):
+    type = "process"
+    job_configuration = _Configuration
+
+
+async def work(name: str, pool: str, limit: int) -> None:
+    """Take flow runs from the pool until this is cancelled: at most ``limit`` batch changes and ``limit`` shards."""
+    say = get_logger("worker").info
+    async with anyio.create_task_group() as group:
+        for queue, suffix in _QUEUES.items():
+            worker = _Worker(work_pool_name=pool, work_queues=[queue], name=f"{name}{suffix}", limit=limit)
+            group.start_soon(partial(worker.start, printer=say))
+
+
+def main() -> None:
+    """``NAME POOL LIMIT``."""
+    name, pool, limit = sys.argv[1:]
+    # As Prefect's own command does it: what ends us by a signal ends our flow runs too.
+    signal.signal(signal.SIGTERM, lambda _number, _frame: os.kill(os.getpid(), signal.SIGINT))
+    try:
+        anyio.run(work, name, pool, int(limit))
+    except KeyboardInterrupt:
+        sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,233 @@
+"""A batch change on several machines: each with a worker, an engine and a state folder of its own; one bucket."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import docker
+import pytest
+
+from blocks.s3_artifacts import S3Artifacts
+from flows import server
+from flows.batches.results import RunManifest
+from infra.images import BUSYBOX
+from tests.dashboard import Dashboard
+from tests.gitrepos import make_repository
+from tests.harness import Installation
+from tests.machines import Machine
+from tests.s3server import S3Server
+
+pytestmark = [pytest.mark.docker, pytest.mark.flow, pytest.mark.s3]
+
+NAMES = [f"acme/{letter}" for letter in "abcdef"]
+LATER = "batchwright/later:1"
+"""An image that is not there at first."""
+SECONDS = 300
+
+
+def spec(*, name: str, first: str = "", second: str = "echo two >> new", last: str = BUSYBOX) -> str:
+    """Three steps; the last one only in acme/f."""
+    return f"""\
+name: {name}
+on: [{{repositoriesMatchingQuery: 'repo:acme'}}]
+steps:
+  - run: echo ${{{{ repository.name }}}} {first or name} > new
+    container: {BUSYBOX}
+    outputs: {{who: {{value: "${{{{ repository.name }}}}"}}}}
+  - run: {second}
+    container: {BUSYBOX}
+  - run: echo three >> new
+    container: {last}
+    if: ${{{{ eq repository.name "acme/f" }}}}
+changesetTemplate: {{title: "New in ${{{{ outputs.who }}}}", branch: b, commit: {{message: M}}}}
+"""
+
+
+@dataclass(frozen=True)
+class Team:
+    """Two machines that work for one server, and how people see them."""
+
+    dashboard: Dashboard
+    machines: tuple[Machine, Machine]
+    parameters: dict[str, Any]
+
+    def submit(self, text: str, **options: object) -> str:
+        shards = {"workspaces_per_shard": 2, "workspaces_at_once": 1, **options}
+        return self.dashboard.submit({**self.parameters, "spec": text, "options": shards})
+
+    def shards(self, run: str) -> dict[int, dict[str, Any]]:
+        """The flow runs of a run's shards, by their number."""
+        keys = [f"{run}:shard:{number}" for number in range(1, 10)]
+        found = self.dashboard.ask("POST", "flow_runs/filter", {"flow_runs": {"idempotency_key": {"any_": keys}}})
+        return {each["parameters"]["shard"]: each for each in found}
+
+    def containers(self, run: str) -> list[Counter[str]]:
+        """Per machine: how many containers each workspace has had. Counted by the engine, not by us."""
+        own = run.rpartition("-")[2]
+        return [Counter(name.split("@")[0] for name in machine.containers(own)) for machine in self.machines]
+
+    def crash(self, flow_run: str) -> None:
+        """What the automation for silent runs does, three minutes after the last heartbeat."""
+        state = {"type": "CRASHED", "name": "Crashed", "message": "No heartbeat for three minutes."}
+        self.dashboard.ask("POST", f"flow_runs/{flow_run}/set_state", {"state": state, "force": True})
+
+    def home_of(self, flow_run: str) -> Machine:
+        """The machine that works on a flow run."""
+        return until(lambda: next((each for each in self.machines if each.processes(flow_run)), None))
+
+
+def until(look: Callable[[], Any]) -> Any:
+    """What ``look`` gives, as soon as it gives something."""
+    deadline = time.monotonic() + SECONDS
+    while not (found := look()):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    return found
+
+
+@pytest.fixture(scope="module")
+def team(s3_server: S3Server) -> Iterator[Team]:
+    """A server of its own: its workers must not take the runs of other tests, and it is stopped on the way."""
+    with TemporaryDirectory(prefix="bw-", dir="/tmp") as place, ExitStack() as stack:
+        folder = Path(place)
+        for name in NAMES:
+            make_repository(folder / "src" / name, {"README.md": f"{name}\n"})
+        head = Installation(folder / "head")
+        head.folder.mkdir()
+        stack.callback(server.stop, head.home)
+        deployed = head.command("deploy")
+        assert deployed.code == 0, deployed.stderr
+        api = f"http://127.0.0.1:{json.loads((head.home / 'prefect/server.json').read_text())['port']}/api"
+        settings = s3_server.settings("shards")
+        machines = tuple(stack.enter_context(Machine(folder / f"m{each}", api, number=each)) for each in (1, 2))
+        assert len(machines) == 2
+        yield Team(
+            Dashboard(api, S3Artifacts.model_validate(settings).store()),
+            machines,
+            {
+                "repositories": {"folder": str(folder / "src")},
+                "engine": {"docker_host": None, "pull_policy": "never"},
+                "artifacts": settings,
+            },
+        )
+
+
+@pytest.fixture(scope="module")
+def shared(team: Team) -> dict[str, Any]:
+    """A run of six workspaces in three shards, of which one workspace fails at its last step."""
+    return team.dashboard.wait(team.submit(spec(name="shared", second="sleep 3; echo two >> new", last=LATER)))
+
+
+class TestARun:
+    def test_is_shared_by_the_machines(self, team: Team, shared: dict[str, Any]) -> None:
+        """Each shard is a flow run with a graph of its own; every workspace ran on one machine, once."""
+        shards = team.shards(shared["id"])
+        there, here = team.containers(shared["id"])
+
+        assert {number: shard["name"] for number, shard in shards.items()} == {
+            number: f"shared · shard {number} of 3" for number in (1, 2, 3)
+        }
+        assert {number: shard["state"]["type"] for number, shard in shards.items()} == {
+            1: "COMPLETED",
+            2: "COMPLETED",
+            3: "FAILED",
+        }
+        assert there
+        assert here
+        assert there + here == Counter(dict.fromkeys(NAMES, 2))
+
+    def test_is_one_run_with_one_manifest(self, team: Team, shared: dict[str, Any]) -> None:
+        manifest = team.dashboard.manifest(shared["id"])
+
+        assert (shared["state"]["type"], shared["state"]["message"]) == ("FAILED", manifest.headline)
+        assert states(manifest) == {**dict.fromkeys(NAMES, "completed"), "acme/f": "failed"}
+        assert manifest.changeset_specs == 5
+        assert [result.changeset_specs for result in manifest.workspaces] == [(1,), (2,), (3,), (4,), (5,), ()]
+
+    def test_retried_runs_what_has_no_result_and_nothing_else(self, team: Team, shared: dict[str, Any]) -> None:
+        """One shard goes on, with the failed workspace alone, at its failed step; on whichever machine."""
+        run = shared["id"]
+        before = sum(team.containers(run), Counter())
+        for machine in team.machines:
+            with closing(docker.APIClient(machine.docker_host)) as client:
+                client.tag(BUSYBOX, *LATER.split(":"))
+
+        team.dashboard.retry(run)
+        team.dashboard.wait(run, {"RUNNING"})
+        again = team.dashboard.wait(run)
+
+        assert (again["state"]["type"], again["run_count"]) == ("COMPLETED", 2)
+        assert sum(team.containers(run), Counter()) - before == Counter({"acme/f": 1})
+        assert {number: shard["run_count"] for number, shard in team.shards(run).items()} == {1: 1, 2: 1, 3: 2}
+        manifest = team.dashboard.manifest(run)
+        assert states(manifest) == dict.fromkeys(NAMES, "completed")
+        assert [step.how for step in manifest.workspaces[5].steps] == ["cached", "cached", "executed"]
+        assert manifest.changeset_specs == 6
+        titles = [
+            json.loads(team.dashboard.store.get(f"runs/{manifest.run_id}/changesets/{number}.json"))["title"]
+            for number in range(1, 7)
+        ]
+        assert titles == [f"New in {name}" for name in NAMES]
+
+    def test_of_an_unchanged_world_costs_no_container_on_any_machine(self, team: Team, shared: dict[str, Any]) -> None:
+        """The cache is shared through the bucket."""
+        text = spec(name="unchanged", first="shared", second="sleep 3; echo two >> new", last=LATER)
+        run = team.submit(text, workspaces_per_shard=6)
+
+        ended = team.dashboard.wait(run)
+
+        assert ended["state"]["type"] == "COMPLETED"
+        assert "nothing new" in ended["state"]["message"]
+        assert sum(team.containers(run), Counter()) == Counter()
+
+
+def states(manifest: RunManifest) -> dict[str, str]:
+    return {result.title: result.state for result in manifest.workspaces}
+
+
+def test_what_a_killed_machine_had_is_taken_over(team: Team) -> None:
+    """Its finished workspaces are kept; what it was at runs again elsewhere; nothing runs twice beyond that."""
+    run = team.submit(spec(name="killed", second="sleep 2; echo other >> new"))
+    parent = team.home_of(run)
+    (lost,) = (machine for machine in team.machines if machine is not parent)
+    until(lambda: len(lost.containers(run.rpartition("-")[2])) >= 2)
+
+    of_the_lost = [each for each in team.shards(run).values() if lost.processes(each["id"])]
+    lost.kill()
+    done = team.dashboard.manifest(run)
+    for each in of_the_lost:
+        team.crash(each["id"])
+    ended = team.dashboard.wait(run)
+    lost.start_worker()
+
+    assert ended["state"]["type"] == "COMPLETED"
+    assert states(team.dashboard.manifest(run)) == dict.fromkeys(NAMES, "completed")
+    assert sorted(each["run_count"] for each in team.shards(run).values()) == [1, 1, 2]
+    begun = sum(team.containers(run), Counter())
+    finished = {result.title for result in done.workspaces if result.state == "completed"}
+    assert {name: begun[name] for name in finished} == dict.fromkeys(finished, 2)
+    assert all(count <= 4 for count in begun.values())
+
+
+def test_cancelled_it_stops_everywhere(team: Team) -> None:
+    """No shard goes on or begins, and none of them counts as a success."""
+    run = team.submit(spec(name="cancelled", second="sleep 300"))
+    until(lambda: all(team.containers(run)))
+
+    state = {"type": "CANCELLING", "name": "Cancelling"}
+    team.dashboard.ask("POST", f"flow_runs/{run}/set_state", {"state": state, "force": True})
+    ended = team.dashboard.wait(run)
+    shards = {number: team.dashboard.wait(shard["id"]) for number, shard in team.shards(run).items()}
+
+    assert ended["state"]["type"] == "CANCELLED"
+    assert {shard["state"]["type"] for shard in shards.values()} == {"CANCELLED"}
+    assert [machine.running(run.rpartition("-")[2]) for machine in team.machines] == [[], []]
+    assert team.dashboard.manifest(run).state == "cancelled"
