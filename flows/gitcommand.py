@@ -47,6 +47,9 @@ _SETTINGS = (
     "advice.detachedHead=false",
 )
 
+_KEPT = ("GIT_PYTHON_", "GIT_SSL_CAINFO", "GIT_SSL_CAPATH")
+"""Of the worker's git variables: whom it trusts, where code hosts have certificates of a company's own authority."""
+
 _ENVIRONMENT = {
     "HOME": os.devnull,  # holds no .gitconfig, .netrc or .config
     "XDG_CONFIG_HOME": os.devnull,
@@ -265,7 +268,7 @@ def _command(args: Sequence[str | bytes], git_dir: Path | None, work_tree: Path 
 
 def _without_inherited() -> list[str]:
     """GitPython hands its own environment down and can only add to it: what must not arrive is removed by env(1)."""
-    names = sorted(name for name in os.environ if name.startswith("GIT_") and not name.startswith("GIT_PYTHON_"))
+    names = sorted(name for name in os.environ if name.startswith("GIT_") and not name.startswith(_KEPT))
     return ["env", *(f"--unset={name}" for name in names if name not in _ENVIRONMENT)] if names else []
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
+import ssl
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -16,16 +17,22 @@ from urllib.parse import urlsplit
 class GitServer:
     """The repositories below ``root``. ``requests`` are the headers that came in, request by request."""
 
-    def __init__(self, root: Path, username: str, password: str) -> None:
+    def __init__(self, root: Path, username: str, password: str, *, certificate: Path | None = None) -> None:
+        """``certificate``: a folder with server-cert.pem and server-key.pem; the server then speaks TLS."""
         self.requests: list[dict[str, str]] = []
         handler = type("Handler", (_Handler,), {"root": root, "login": f"{username}:{password}", "server_state": self})
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self._scheme = "https" if certificate else "http"
+        if certificate:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate / "server-cert.pem", certificate / "server-key.pem")
+            self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
         self.status: int | None = None
         """Answer every request with this status, if set."""
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_port}"
+        return f"{self._scheme}://127.0.0.1:{self._server.server_port}"
 
     @contextmanager
     def running(self) -> Iterator[GitServer]:

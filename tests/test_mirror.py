@@ -16,6 +16,7 @@ from blocks.sources import Credentials, RepositoryLocation, location
 from flows.batches.errors import PermanentError, TemporaryError
 from flows.gitcommand import GitFailed, GitUnavailable
 from flows.mirror import Branch, BranchNotFound, Mirror, NoDefaultBranch
+from tests.engines import make_certificates
 from tests.githttp import GitServer
 from tests.gitrepos import commit_files, make_repository, run_git
 
@@ -251,6 +252,24 @@ def test_a_private_repository_opens_with_its_token(server: GitServer, tmp_path: 
     mirror.fetch(branch.commit)
 
     assert mirror.files(branch.commit) == ("README.md",)
+
+
+def test_a_server_with_a_certificate_of_a_companys_own_is_trusted_on_request(
+    server: GitServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """GIT_SSL_CAINFO of the worker names the authority; without it nothing is sent there, the token least of all."""
+    make_certificates(tmp_path / "tls")
+    monkeypatch.delenv("GIT_SSL_CAINFO", raising=False)
+    with GitServer(tmp_path / "served", "ada", TOKEN, certificate=tmp_path / "tls").running() as secure:
+        with pytest.raises(PermanentError, match="certificate"):
+            private(secure, TOKEN, tmp_path).default_branch()
+        assert secure.requests == []
+        monkeypatch.setenv("GIT_SSL_CAINFO", str(tmp_path / "tls/ca.pem"))
+        mirror = private(secure, TOKEN, tmp_path)
+        commit = mirror.default_branch().commit
+        mirror.fetch(commit)
+
+    assert mirror.files(commit) == ("README.md",)
 
 
 @pytest.mark.parametrize("token", ["wr0ng-t0ken-of-eve", None])
