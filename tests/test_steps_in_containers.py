@@ -18,8 +18,10 @@ import pytest
 
 from blocks.docker_runtime import DockerRuntime
 from flows.batches.diff import parse
+from flows.batches.loading import load_spec
 from flows.batches.steps import Outside
 from flows.execution import WorkspaceRun
+from flows.staging import stage_mounts
 from flows.step_cache import stored
 from tests import images
 from tests.rooms import BUSYBOX
@@ -211,13 +213,41 @@ def test_an_image_that_lets_nobody_write_runs_steps_with_files(place: Workbench)
         "/opt/deep/er/x.txt": "x ${{ repository.name }}\n",
         "/work/tools/y": "no newline \u00fc",
         "/work/README.md": "z",
+        "/odd pl:ace/='$x": "odd",
     }
-    script = "cat /opt/deep/er/x.txt tools/y README.md; echo; ls -l tools/y; echo > tools/y; echo new > new; touch /x"
+    script = """
+        cat /opt/deep/er/x.txt tools/y README.md /odd*/*; echo; ls -l tools/y
+        echo > tools/y; echo new > new; touch /x || true
+    """
 
-    run = place.run(spec_of(step(script + " || true", container=tag, files=files)))
+    run = place.run(spec_of(step(script, container=tag, files=files)))
 
     assert run.failure is None
     shown = stream(place, run, "stdout").decode()
-    assert shown.startswith("x github.com/acme/app\nno newline \u00fcz\n-r")
+    assert shown.startswith("x github.com/acme/app\nno newline \u00fczodd\n-r")
     assert stream(place, run, "stderr").count(b"denied") + stream(place, run, "stderr").count(b"Read-only") == 2
+    assert [file.path for file in parse(place.diff(run.executed).encode())] == ["new"]
+
+
+def test_mounts_are_shown_as_they_are_and_leave_no_trace(place: Workbench, tmp_path: Path) -> None:
+    """A folder below the workspace, a binary file at a place of its own, for a user who owns neither."""
+    with closing(docker.APIClient()) as client:
+        tag = images.ensure_variant(client, "closed")
+    tools, key = tmp_path / "spec/tools", tmp_path / "spec/key.bin"
+    (tools / "deep").mkdir(parents=True)
+    (tools / "deep/run").write_text("#!/bin/sh\necho ran\n")
+    (tools / "deep/run").chmod(0o700)
+    (tools / "link").symlink_to("deep/run")
+    key.write_bytes(b"\0\xff\r\n")
+    key.chmod(0o600)
+    mounts = [{"path": "tools", "mountpoint": "/work/ci/tools"}, {"path": "key.bin", "mountpoint": "/keys/k"}]
+    script = "ci/tools/link; cat /keys/k; echo x > ci/tools/new; echo x > /keys/k; echo new > new; ls ci"
+    spec = spec_of(step(script, container=tag, mount=mounts))
+    staged = stage_mounts(load_spec(spec), {"tools": tools, "key.bin": key}, tmp_path / "staged")
+
+    run = place.run(spec, mounts=staged)
+
+    assert run.failure is None
+    assert stream(place, run, "stdout") == b"ran\n\0\xff\r\ntools\n"
+    assert key.read_bytes() == b"\0\xff\r\n"
     assert [file.path for file in parse(place.diff(run.executed).encode())] == ["new"]
