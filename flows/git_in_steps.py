@@ -13,9 +13,11 @@ from .batches.steps import RenderedStep
 from .staging import SCRIPT_TARGET
 
 _GIT = re.compile(r"\bgit\b|pre-commit|lint-staged", re.IGNORECASE)
+# An earlier step may have left settings of the repository that run programs: they see nothing of this step's secrets.
 _STAGE_AND_RUN = """\
 command -v git >/dev/null 2>&1 &&
-(unset GIT_DIR GIT_WORK_TREE GIT_INDEX_FILE; git -C /work add --all >/dev/null 2>&1 </dev/null)
+env -i PATH="$PATH" git -c safe.directory=* -c core.fsmonitor=false -c core.hooksPath=/dev/null \\
+    -C /work add --all >/dev/null 2>&1 </dev/null
 exec "$0" "$1"
 """
 

@@ -124,6 +124,26 @@ def test_git_in_a_step_knows_what_earlier_steps_made(place: Workbench, git_image
     assert [file.path for file in parse(place.diff(run.executed).encode())] == ["README.md", "new.txt", "src/old.py"]
 
 
+@pytest.mark.parametrize("place", ["overlay"], indirect=True)
+def test_what_an_earlier_step_set_in_git_sees_no_secret_of_a_later_one(place: Workbench, git_image: str) -> None:
+    """Nor can it stop it, or say something in its name."""
+    first = """
+        git config filter.spy.clean 'env > /work/spied; cat'; git config core.fsmonitor 'touch /work/monitor'
+        echo '* filter=spy' > .git/info/attributes; echo x > x
+    """
+
+    run = place.run(
+        spec_of(step(first, container=git_image), step("cat spied; ls # git", container=git_image, env=["TOKEN"])),
+        outside=OUTSIDE,
+    )
+
+    assert run.failure is None
+    output = stream(place, run, "stdout", 1)
+    assert b"PATH=" in output  # it ran, in the container
+    assert b"secrets.TOKEN" not in output
+    assert b"\nmonitor\n" not in output
+
+
 # Secrets
 
 SECRET = 's3cret "value"/+'
