@@ -162,7 +162,8 @@ def checked_key(key: str) -> str:
         raise KeyRefused(key, "a key cannot begin with a dot")
     if "\\" in key:
         raise KeyRefused(key, "a key has no backslashes; some stores take them for slashes")
-    if any(unicodedata.category(character) in ("Cc", "Cs") for character in key):
+    # The usual key is plain: looking at each character's category would be the dearest part of a look-up.
+    if not (key.isascii() and key.isprintable()) and any(unicodedata.category(one) in ("Cc", "Cs") for one in key):
         raise KeyRefused(key, "a key has no control characters and no lone surrogates")
     if len(key.encode()) > _MAX_KEY_BYTES or any(len(name.encode()) > _MAX_NAME_BYTES for name in names):
         raise KeyRefused(key, f"a key has at most {_MAX_KEY_BYTES} bytes, each name in it {_MAX_NAME_BYTES}")

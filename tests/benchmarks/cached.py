@@ -29,7 +29,7 @@ from tests.benchmarks.measure import table
 from tests.benchmarks.ours import Ours
 from tests.benchmarks.setting import add_options, temporary_folder
 
-_FILES, _STEPS, _AT_ONCE = 5, 3, 4
+_FILES, _STEPS, _AT_ONCE = 3, 3, 4
 _SMALL, _LARGE = 1_000_000, 100_000_000
 
 
@@ -77,6 +77,8 @@ class Figures:
 
     find_seconds: float
     run_seconds: float
+    cpu_seconds: float
+    """Of both, the git processes' included."""
     before_mb: float
     peak_mb: float
 
@@ -86,21 +88,27 @@ def run_case(case: Case, folder: Path, image: str, script: str | None, *, really
     engine = DockerRuntime()
     runtime: Runtime = engine if really else Pretence(engine)
     ours = Ours(case, folder, image, runtime, use_cache=use_cache, script=script)
-    before = _peak_mb()
+    before, busy = _peak_mb(), _cpu_seconds()
     began = time.perf_counter()
     run = ours.prepare()
     found = time.perf_counter()
     manifest = run.run()
     ended = time.perf_counter()
     assert not use_cache or not manifest.step_counts.executed or not really, "a step was not in the cache"
-    return Figures(found - began, ended - found, before, _peak_mb())
+    return Figures(found - began, ended - found, _cpu_seconds() - busy, before, _peak_mb())
 
 
 def _peak_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def _in_own_process(case: Case, folder: Path, image: str, script: str | None = None, **options: bool) -> Figures:
+def _cpu_seconds() -> float:
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in used)
+
+
+def in_own_process(case: Case, folder: Path, image: str, script: str | None = None, **options: bool) -> Figures:
+    """``run_case`` in a process that ends with it."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         return pool.submit(run_case, case, folder, image, script, **options).result()
 
@@ -108,10 +116,10 @@ def _in_own_process(case: Case, folder: Path, image: str, script: str | None = N
 def workspace_rows(counts: list[int], folder: Path, image: str) -> Iterator[list[str]]:
     """Runs of many workspaces: their steps executed (without containers), then all cached."""
     for count in counts:
-        case = Case(_FILES, _STEPS, count, _AT_ONCE)
+        case = Case(_FILES * count, _STEPS, count, _AT_ONCE, shared=True)
         make_repositories(case, folder)
-        executed = _in_own_process(case, folder, image, really=False, use_cache=True)
-        cached = _in_own_process(case, folder, image, really=True, use_cache=True)
+        executed = in_own_process(case, folder, image, really=False, use_cache=True)
+        cached = in_own_process(case, folder, image, really=True, use_cache=True)
         for how, figures in (("pretended", executed), ("cached", cached)):
             yield _row(f"{count} workspaces x {_STEPS} steps, {how}", figures)
 
@@ -126,12 +134,12 @@ def output_rows(folder: Path, image: str) -> Iterator[list[str]]:
             "adds a file of": f"head -c {size} /dev/urandom > new.bin",
         }
         for what, script in scripts.items():
-            figures = _in_own_process(case, folder, image, script, really=True, use_cache=False)
+            figures = in_own_process(case, folder, image, script, really=True, use_cache=False)
             yield _row(f"one step, {what} {size // 1_000_000} MB", figures)
 
 
 def _row(title: str, figures: Figures) -> list[str]:
-    seconds = (f"{figures.find_seconds:.2f} s", f"{figures.run_seconds:.2f} s")
+    seconds = (f"{figures.find_seconds:.2f} s", f"{figures.run_seconds:.2f} s", f"{figures.cpu_seconds:.2f} s")
     return [title, *seconds, f"{figures.before_mb:.0f} MB", f"{figures.peak_mb:.0f} MB"]
 
 
@@ -144,7 +152,7 @@ def main() -> None:
         image = ensure_busybox(client)
     with temporary_folder(arguments.folder) as folder:
         rows = [*workspace_rows(arguments.workspaces, folder, image), *output_rows(folder, image)]
-    print(table(["run", "find the workspaces", "run them", "memory before", "memory, peak"], rows))
+    print(table(["run", "find the workspaces", "run them", "CPU", "memory before", "memory, peak"], rows))
 
 
 if __name__ == "__main__":

@@ -55,9 +55,10 @@ class Case:
             for step in range(self.steps)
         )
         projects = "workspaces:\n  - {rootAtLocationOf: project.json, in: '*'}\n" if self.shared else ""
+        branch = "benchmark/${{ steps.path }}" if self.shared else "benchmark"
         return (
             f"version: 2\nname: benchmark\non:\n{names}{projects}steps:\n{steps}"
-            "changesetTemplate: {title: T, body: B, branch: benchmark, commit: {message: M}}\n"
+            f"changesetTemplate: {{title: T, body: B, branch: '{branch}', commit: {{message: M}}}}\n"
         )
 
 

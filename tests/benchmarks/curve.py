@@ -113,7 +113,7 @@ def _seconds(work: Callable[[], object]) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--files", type=int, nargs="+", default=[100, 1_000, 10_000, 50_000], metavar="N")
-    parser.add_argument("--rounds", type=int, default=15, metavar="N")
+    parser.add_argument("--rounds", type=int, default=7, metavar="N")
     add_options(parser)
     arguments = parser.parse_args()
     with closing(docker.from_env().api) as client:

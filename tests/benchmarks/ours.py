@@ -77,7 +77,7 @@ class Run:
             run.begin()
             run.run_workspaces(run.run_workspace)
             self._manifest = run.finish()
-        assert self._manifest.state == "completed", self._manifest
+        assert self._manifest.state == "completed", self._manifest.headline
         return self._manifest
 
     def diffs(self) -> Diffs:
