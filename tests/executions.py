@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import copy_context
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,7 @@ class Machine:
     pace: Pace = field(default_factory=lambda: Pace(poll_seconds=0.05, heartbeat_seconds=0.1, patience_seconds=20))
     name: str = "host-1"
     runs: list[JobRun] = field(default_factory=list)
+    run_job: Callable[[JobRun], object] = run_plainly
 
     def workshop(self) -> Workshop:
         store = FolderStore(self.folder / "store")
@@ -93,7 +95,7 @@ class Machine:
         """A loop that works; leaving gives back what still runs."""
         client = self.executions.client(self.name, **queue)
         loop = Loop(client, self.pace, self._work)
-        thread = threading.Thread(target=loop.run)
+        thread = threading.Thread(target=copy_context().run, args=(loop.run,))
         thread.start()
         try:
             yield loop
@@ -117,7 +119,7 @@ class Machine:
         run = JobRun(live.job, live.client, replace(self.workshop(), job_seconds=self.pace.job_seconds), live.stopping)
         self.runs.append(run)
         try:
-            run_plainly(run)
+            self.run_job(run)
         finally:
             run.close()
 

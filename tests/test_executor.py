@@ -75,7 +75,8 @@ def test_a_native_job_has_the_log_entries_of_upstreams(machine: Machine, executi
     ended = machine.work_off(number)
 
     steps = [f"step.docker.step.0.{part}" for part in ("pre", "run", "post")]
-    assert keys(ended) == ["setup.git.fetch", "setup.git.checkout", "setup.fs.extras", *steps, "teardown.fs"]
+    git = [f"setup.git.{part}" for part in ("init", "add-remote", "disable-gc", "fetch", "checkout", "set-remote")]
+    assert keys(ended) == [*git, "setup.fs.extras", *steps, "teardown.fs"]
     assert sorted(entry_of(ended, steps[1])["out"].splitlines()) == ["stderr: oh", "stdout: Hello"]
 
 
@@ -200,6 +201,16 @@ def test_a_job_goes_on_from_the_result_that_came_with_it(
     assert result["outputs"] == {"n": 3}
     assert len(runtime.scripts) == 1
     assert ("step.docker.apply-diff" in keys(ended)) is native
+
+
+def test_a_job_that_fetches_only_its_workspace_sees_nothing_else(machine: Machine, executions: Executions) -> None:
+    number = executions.enqueue("cat web/a.txt\ncat README.md", native=True, path="web", onlyFetchWorkspace=True)
+
+    ended = machine.work_off(number)
+
+    (result,) = results_of(ended)
+    assert (result["stdout"], result["stderr"]) == ("a\n", "no README.md\n")
+    assert "setup.git.sparse-checkout-set" in keys(ended)
 
 
 def test_a_cached_diff_that_does_not_apply_is_told(machine: Machine, executions: Executions) -> None:

@@ -12,9 +12,11 @@ from typing import Any
 
 import docker
 import pytest
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
+from flows.executor.flow_runs import FlowRuns
 from flows.server import LocalServer
-from tests.executions import TOKEN, WAIT_SECONDS, Executions, Repository, diff_of, eventually, keys, results_of
+from tests.executions import TOKEN, WAIT_SECONDS, Executions, Machine, Repository, diff_of, eventually, keys, results_of
 from tests.harness import Api, Installation
 from tests.instance.launcher import RunningInstance
 
@@ -88,9 +90,15 @@ def test_jobs_are_flow_runs_and_retry_says_who_can_retry(office: Office) -> None
         again = {"state": {"type": "SCHEDULED", "name": "AwaitingRetry"}}
         office.api.post(f"flow_runs/{failed['id']}/set_state", again)
         eventually(lambda: "Retry it at the instance" in office.message(bad))
+        canceled = executions.enqueue({"run": "sleep 60", "container": IMAGE})
+        eventually(lambda: _containers(canceled))
+        running = office.flow_runs()[office.title(canceled)]
+        office.api.post(f"flow_runs/{running['id']}/set_state", {"state": {"type": "CANCELLING", "name": "Cancelling"}})
+        assert "cancelled in the dashboard" in executions.ended(canceled)["failure"]
         process.send_signal(signal.SIGTERM)
         assert process.wait(WAIT_SECONDS) == 0
 
+    assert _containers(canceled) == set()
     assert [each["state"] for each in ended] == ["completed", "failed"]
     (result,) = results_of(ended[0])
     assert result["stdout"] == "0\n"
@@ -125,6 +133,18 @@ def test_an_executor_that_is_killed_loses_no_job_and_leaves_no_container(office:
     assert not list(Path(office.installation.home / "jobs").iterdir())
     states = office.api.post("flow_runs/filter", {"flow_runs": {"name": {"any_": [office.title(number)]}}})
     assert sorted(run["state_type"] for run in states) == ["COMPLETED", "CRASHED"]
+
+
+def test_a_job_goes_on_when_prefect_is_gone(office: Office, tmp_path: Path) -> None:
+    number = office.executions.enqueue("out x")
+    machine = Machine(office.executions, tmp_path)
+    flow_runs = FlowRuns("host-1", tmp_path)
+
+    with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
+        machine.run_job = flow_runs.run
+        ended = machine.work_off(number)
+
+    assert ended["state"] == "completed"
 
 
 def test_missing_settings_are_named(installation: Installation) -> None:

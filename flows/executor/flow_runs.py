@@ -116,7 +116,7 @@ class FlowRuns:
                 for flow_run in self._in_state(StateType.SCHEDULED):
                     log.info("flow run %s was asked to run again", flow_run.name)
                     run_flow(executor_job, flow_run=flow_run, parameters=flow_run.parameters, return_type="state")
-            except _TROUBLE as trouble:
+            except Exception as trouble:  # whatever it was: the next look may be better
                 log.debug("cannot see which jobs should be retried: %s", trouble)
 
     def _bury_the_dead(self) -> None:

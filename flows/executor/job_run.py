@@ -203,12 +203,28 @@ class JobRun:
             given.workspace.repository, self._client.repository_url(given.workspace.repository), credentials
         )
         mirror = Mirror(self._workshop.home / "mirrors", location, self.stopping.cancel)
-        commit = given.workspace.commit
+        workspace, commit = given.workspace, given.workspace.commit
+        self._note("setup.git.init", "git init", f"in the mirror of {workspace.repository}, which jobs share")
+        self._note(
+            "setup.git.add-remote", "git remote add origin", "its address is told to the fetch, and kept nowhere"
+        )
+        self._note("setup.git.disable-gc", "git config gc.auto 0", "said with every command")
         with self._entry("setup.git.fetch", "git", "fetch", "--depth=1", "origin", commit):
             mirror.fetch(commit)
-        with self._entry("setup.git.checkout", "git", "checkout", "--force", commit) as entry:
-            entry.say(f"HEAD is now at {commit[:7]}")
+        if workspace.only_fetch_workspace:
+            pattern = f"{workspace.path}/*, and the .gitignore and .gitattributes of the folders above"
+            self._note("setup.git.sparse-checkout-config", "git config core.sparseCheckout 1", "")
+            self._note("setup.git.sparse-checkout-set", "git sparse-checkout set --no-cone", pattern)
+        self._note(
+            "setup.git.checkout", f"git checkout --force {commit}", f"HEAD is {commit[:7]}, made once for all jobs"
+        )
+        self._note("setup.git.set-remote", f"git remote set-url origin {workspace.repository}", "steps see no remote")
         return mirror.git_dir
+
+    def _note(self, key: str, command: str, said: str) -> None:
+        """An entry that upstream's has: what its command is for is done here in another way, or not needed."""
+        with self._entry(key, *command.split()) as entry:
+            entry.say(said)
 
     def _write_files(self, below: str) -> Path:
         parent = self._workshop.home / JOBS
