@@ -158,7 +158,7 @@ class DiffCollector:
         """The git directory that keeps what is written for this workspace's diffs."""
         if self._git_dir is None:
             remove_tree(self._scratch)  # half of one, made when the disk was full
-            _make_git_dir(self._scratch / "git", self._checkout.git_dir)
+            _make_git_dir(self._scratch / "git", self._checkout)
             self._git_dir = self._scratch / "git"
         return self._git_dir
 
@@ -178,13 +178,16 @@ def _is_gits_own(path: bytes) -> bool:
     return b".git" in path.split(b"/")
 
 
-def _make_git_dir(git_dir: Path, mirror: Path) -> None:
-    """A git directory that reads the mirror's objects and keeps what it writes to itself."""
+def _make_git_dir(git_dir: Path, checkout: Checkout) -> None:
+    """A git directory that reads the mirror's objects and keeps what it writes to itself.
+
+    Its HEAD is the base commit: git takes settings of submodules from there, when the files are gone.
+    """
     for folder in ("objects/info", "refs"):
         (git_dir / folder).mkdir(parents=True)
-    (git_dir / "HEAD").write_text("ref: refs/heads/none\n")
+    (git_dir / "HEAD").write_text(f"{checkout.commit}\n")
     (git_dir / "config").write_text(_CONFIG)
-    (git_dir / "objects/info/alternates").write_bytes(os.fsencode((mirror / "objects").absolute()) + b"\n")
+    (git_dir / "objects/info/alternates").write_bytes(os.fsencode((checkout.git_dir / "objects").absolute()) + b"\n")
 
 
 def _base_side(tree: BaseTree, changed: Mapping[bytes, Entry], checkout: Checkout) -> dict[bytes, IndexEntry]:

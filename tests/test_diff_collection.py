@@ -253,6 +253,17 @@ def test_a_submodule_stays_unless_it_is_removed(tmp_path):
     assert names(diff) == [("deleted", "other")]
 
 
+def test_settings_of_submodules_hold_when_their_file_is_removed(tmp_path):
+    """Git takes them from HEAD then: what the repository ignores of a submodule, its removal too, stays ignored."""
+    settings = b'[submodule "m"]\n\tpath = sub/module\n\turl = https://example.com/m\n\tignore = all\n'
+    base = {b"sub/module": ("160000", b""), b".gitmodules": ("100644", settings)}
+    layer = layer_of(tmp_path / "1", deleted=[".gitmodules", "sub/module"])
+    with checked_out(base) as (checkout, folder), DiffCollector(checkout, folder / "scratch") as differ:
+        diff = differ.collect(State(checkout.tree).with_layer(layer)).decode()
+
+    assert names(diff) == [("deleted", ".gitmodules")]
+
+
 def test_a_file_outside_of_a_sparse_checkout_is_compared_with_the_commit(tmp_path):
     layer = layer_of(tmp_path / "1", {"other/a": "2\n", "other/new": "n\n", "web/b": "2\n", "c.log": "ignored\n"})
     files = {"other/a": "1\n", "other/b": "1\n", "web/b": "1\n", "web/c": "1\n", ".gitignore": "*.log\n"}
