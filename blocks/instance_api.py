@@ -12,7 +12,7 @@ from pydantic import SecretStr
 
 from blocks import instance_search
 from blocks.instance_client import Access, Connection
-from blocks.instance_errors import InstanceMissing
+from blocks.instance_errors import InstanceMissing, InstanceRefused
 from blocks.sources import Credentials, FoundWorkspace, KnownRepository, RepositoryLocation, Route, location
 
 SUPPORTED = frozenset({"github", "gitlab", "bitbucketServer", "bitbucketCloud", "azuredevops", "gerrit", "perforce"})
@@ -148,8 +148,11 @@ class InstanceApi:
 
     def batch_change(self, id: str) -> BatchChangeNow | None:
         """A batch change by its id, with the spec that was applied last; None if there is none."""
-        asked = "query($id:ID!){node(id:$id){... on BatchChange{id state currentSpec{id originalInput}}}}"
-        found = self._optional(asked, "node", id=id)
+        asked = "query($id:ID!){node(id:$id){... on BatchChange{%scurrentSpec{id originalInput}}}}"
+        try:
+            found = self._optional(asked % "id state ", "node", id=id)
+        except InstanceRefused:  # a version that has no such field
+            found = self._optional(asked % "", "node", id=id)
         if not found or not found.get("currentSpec"):
             return None
         spec = found["currentSpec"]

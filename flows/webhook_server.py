@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 HEADER_SECONDS = 10.0
 """How long a connection may take until its request's headers are there."""
 MOST_CONNECTIONS = 128
-FRESH_SECONDS = 5.0
+FRESH_SECONDS = 3.0
 """How long rules are used before they are read anew."""
 
 

@@ -19,6 +19,7 @@ FAKE = Path(__file__).parent / "instance"
 
 @pytest.fixture
 def instance(tmp_path: Path) -> Iterator[RunningInstance]:
+    """One to be killed."""
     with RunningInstance(tmp_path / "instance") as running:
         yield running
 
@@ -45,25 +46,6 @@ def test_state_outlives_a_kill(instance: RunningInstance) -> None:
     instance.start()
 
     assert [row["username"] for row in instance.sql("SELECT username FROM users")] == ["ada"]
-
-
-def test_every_third_request_fails_as_ordered(instance: RunningInstance) -> None:
-    instance.fault("status", "/x", every=3, times=2, status=503, headers={"Retry-After": "1"}, body="busy")
-
-    answers = [httpx.get(f"{instance.url}/x") for _ in range(9)]
-
-    assert [answer.status_code for answer in answers] == [404, 404, 503, 404, 404, 503, 404, 404, 404]
-    assert (answers[2].headers["Retry-After"], answers[2].text) == ("1", "busy")
-
-
-@pytest.mark.parametrize("kind", ["cut", "cut-after", "cut-body"])
-def test_a_connection_is_cut(instance: RunningInstance, kind: str) -> None:
-    instance.fault(kind, "/x", times=1)
-
-    with pytest.raises(httpx.TransportError):
-        httpx.get(f"{instance.url}/x")
-
-    assert httpx.get(f"{instance.url}/x").status_code == 404
 
 
 @pytest.fixture(scope="module")
@@ -126,3 +108,24 @@ def test_nothing_is_open_without_a_token(strict: tuple[RunningInstance, Account]
         assert httpx.get(f"{instance.url}/.api/search/stream?q=x", headers=headers).status_code == 401
     git = f"{instance.url}/.executors/git/github.com/acme/a/info/refs?service=git-upload-pack"
     assert httpx.get(git).status_code == 500  # executors.accessToken is not set
+
+
+def test_every_third_request_fails_as_ordered(strict: tuple[RunningInstance, Account]) -> None:
+    instance, _ = strict
+    instance.fault("status", "/x", every=3, times=2, status=503, headers={"Retry-After": "1"}, body="busy")
+
+    answers = [httpx.get(f"{instance.url}/x") for _ in range(9)]
+
+    assert [answer.status_code for answer in answers] == [404, 404, 503, 404, 404, 503, 404, 404, 404]
+    assert (answers[2].headers["Retry-After"], answers[2].text) == ("1", "busy")
+
+
+@pytest.mark.parametrize("kind", ["cut", "cut-after", "cut-body"])
+def test_a_connection_is_cut(strict: tuple[RunningInstance, Account], kind: str) -> None:
+    instance, _ = strict
+    instance.fault(kind, "/x", times=1)
+
+    with pytest.raises(httpx.TransportError):
+        httpx.get(f"{instance.url}/x")
+
+    assert httpx.get(f"{instance.url}/x").status_code == 404

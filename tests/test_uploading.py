@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -121,6 +122,25 @@ def test_the_instance_gets_its_own_ids_and_the_diff_byte_by_byte(world: World, t
     assert spec["body"] == ""  # the schema wants it
     assert spec["published"] == "draft"
     assert spec["commits"][0]["version"] == 2
+
+
+def test_a_batch_change_is_read_back_with_its_current_spec(world: World, tmp_path: Path) -> None:
+    """Also from an instance that does not know one of the fields that we ask for."""
+    upload(*ran(tmp_path, world, changeset(world, SHOP)), world.api(), apply=True)
+    (row,) = world.instance.sql("SELECT id FROM batch_changes")
+    id = base64.b64encode(f"BatchChange:{row['id']}".encode()).decode()
+
+    found = world.api().batch_change(id)
+    refusal = json.dumps({"data": None, "errors": [{"message": 'Cannot query field "state" on type "BatchChange".'}]})
+    headers = {"Content-Type": "application/json"}
+    world.instance.fault("status", "graphql", times=1, status=200, headers=headers, body=refusal)
+    older = world.api().batch_change(id)
+
+    assert found is not None
+    assert older is not None
+    assert (found.spec, found.state) == (SPEC, "OPEN")
+    assert (older.spec, older.spec_id, older.state) == (SPEC, found.spec_id, "")
+    assert world.api().batch_change(base64.b64encode(b"BatchChange:99").decode()) is None
 
 
 def test_what_is_uploaded_is_not_uploaded_again(world: World, tmp_path: Path) -> None:

@@ -472,6 +472,7 @@ class TestInjection:
             with pytest.raises(ValidationError):
                 WebhookRule(event="push", deployment="a/b", parameters=parameters)
 
+    @settings(max_examples=40)
     @given(st.text())
     def test_a_rendered_text_is_never_looked_at_again(self, value: str) -> None:
         try:
@@ -519,7 +520,8 @@ class TestInstance:
         for number, (user, text) in enumerate(zip((ada, ours, ada, ada), texts, strict=True), 1):
             self.apply(instance, user, text)
             answers = self.logs(instance, number)
-            time.sleep(1.1)  # the instance writes times in seconds
+            if number < len(texts):
+                time.sleep(1.1)  # the instance writes times in seconds
 
         assert [answer["outcome"] for _, answer in answers] == ["started", "ignored", "ignored", "started"]
         assert [answer["reason"] for _, answer in answers[1:3]] == [
@@ -631,7 +633,7 @@ def test_it_keeps_to_its_own_openapi_document(service: Service) -> None:
     """schemathesis makes requests from the document, good and bad ones, and checks the answers against it."""
     schema = schemathesis.openapi.from_url(f"{service.url}/openapi.json")
 
-    @settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+    @settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck), database=None)
     @given(case=schema.as_strategy())
     def holds(case: schemathesis.Case) -> None:
         case.call_and_validate(timeout=60)
@@ -639,7 +641,7 @@ def test_it_keeps_to_its_own_openapi_document(service: Service) -> None:
     holds()
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
 @given(body=st.binary(max_size=300), event=st.sampled_from(["push", "x"]), genuine=st.booleans())
 def test_no_bytes_are_too_much_for_it(service: Service, body: bytes, event: str, genuine: bool) -> None:
     headers = github_headers(body, event=event, secret=SECRET if genuine else "other")
@@ -654,7 +656,7 @@ _JSON = st.recursive(
 )
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
 @given(value=_JSON)
 def test_no_payload_is_too_much_for_it(service: Service, value: object) -> None:
     """Whatever stands in the field that becomes a parameter: a text is passed on as it is, or it is refused."""
