@@ -51,7 +51,7 @@ def _over_http(location: RepositoryLocation) -> tuple[dict[str, str], dict[str, 
     if not route.verify:
         settings["http.sslVerify"] = "false"
     elif route.ca_bundle:
-        settings["http.sslCAInfo"] = route.ca_bundle
+        env["GIT_SSL_CAINFO"] = route.ca_bundle  # the setting http.sslCAInfo loses against the worker's own variable
     if route.proxy is not None:
         # Settings are open; git takes a proxy from this variable, too, and so it is masked in errors.
         secrets["https_proxy" if location.url.startswith("https:") else "http_proxy"] = route.proxy.get_secret_value()

@@ -7,7 +7,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
-from . import admin, batches, git, graphql, queue, search, webhooks
+from . import admin, batches, graphql, queue, search, webhooks
 from .accounts import Refused
 from .faults import Faults
 from .state import Instance
@@ -19,7 +19,7 @@ def create_app(instance: Instance, admin_token: str) -> ASGIApp:
         instance.create(schema)
     app = FastAPI(title="A fake Sourcegraph instance", openapi_url=None)
     app.add_exception_handler(Refused, _refuse)
-    routers = (graphql.router(instance), queue.router(instance), search.router(instance), git.router(instance))
+    routers = (graphql.router(instance), queue.router(instance), search.router(instance))
     for router in routers:
         app.include_router(router)
     parts = (queue.admin_router(instance), webhooks.admin_router(instance))

@@ -3,37 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import hmac
 import os
 
-from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
 from .state import Instance
 
 _PATHS = {("GET", "info/refs"), ("POST", "git-upload-pack")}
-
-
-def router(instance: Instance) -> APIRouter:
-    """Git for who has the executors' shared token. (Job tokens are the queue's: its routes come first.)"""
-    routes = APIRouter()
-
-    @routes.api_route("/.executors/git/{repository:path}/info/refs", methods=["GET"])
-    @routes.api_route("/.executors/git/{repository:path}/git-upload-pack", methods=["POST"])
-    async def git(request: Request, repository: str) -> Response:
-        token = instance.setting("executors.accessToken")
-        if token is None:
-            return PlainTextResponse("Executors are not configured on this instance\n", 500)
-        scheme, _, value = request.headers.get("Authorization", "").partition(" ")
-        if scheme != "token-executor":
-            return PlainTextResponse("no token value in the HTTP Authorization request header\n", 401)
-        if not hmac.compare_digest(value, token):
-            return Response(status_code=403)
-        path = "info/refs" if request.method == "GET" else "git-upload-pack"
-        return await git_response(instance, request, repository, path)
-
-    return routes
 
 
 async def git_response(instance: Instance, request: Request, repository: str, path: str) -> Response:
