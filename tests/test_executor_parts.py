@@ -16,6 +16,7 @@ from flows.executor.cli_mode import read_command
 from flows.executor.configuration import BadConfiguration, read_configuration
 from flows.executor.diff_layer import DiffDoesNotApply, make_layer
 from flows.executor.durations import go_seconds
+from flows.executor.event_stream import EventStream
 from flows.executor.line_watcher import LINE_BYTES, LineWatcher
 from flows.layers import UPPER, deleted_list
 from flows.mirror import Mirror
@@ -171,3 +172,13 @@ def _checkout(folder: Path) -> Checkout:
     mirror.fetch(commit)
     with Checkouts(folder / "checkouts") as checkouts:
         return checkouts.get(mirror.git_dir, commit, "main")
+
+
+def test_a_workspace_begins_once_however_often_its_set_up_is_tried() -> None:
+    lines: list[str] = []
+    story = EventStream(lambda line, _keep: lines.append(line))
+
+    story.begins()
+    story.begins()
+
+    assert [json.loads(line)["operation"] for line in lines] == ["EXECUTING_TASK"]

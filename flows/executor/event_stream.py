@@ -33,6 +33,7 @@ class EventStream:
         self._emit, self._clock = emit, clock
         self._lock = RLock()
         number = secrets.randbits(63)
+        self._has_begun = False
         self._task = ""
         while number:
             number, digit = divmod(number, len(_ALPHABET))
@@ -47,7 +48,10 @@ class EventStream:
         self._line(events.PREPARING_IMAGES, "SUCCESS", {})
 
     def begins(self) -> None:
-        """The workspace begins."""
+        """The workspace begins; another try of that is no news."""
+        if self._has_begun:
+            return
+        self._has_begun = True
         self._line(events.EXECUTING_TASK, "STARTED", {"taskID": self._task})
 
     def goes_on(self, first: int) -> None:
