@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import socket
 import ssl
@@ -73,6 +74,11 @@ class PrivateEngine:
                 start_new_session=True,
             )
         wait_until(lambda: answers(f"{self.folder}/docker.sock"))
+
+    def limit_files(self, most: int) -> None:
+        """How many files it may have open at a time, from now on."""
+        assert self._process is not None
+        resource.prlimit(self._process.pid, resource.RLIMIT_NOFILE, (most, most))
 
     def stop(self, how: signal.Signals) -> None:
         """End it by a signal. SIGKILL leaves its containers running, as a crash does, until the next start."""

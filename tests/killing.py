@@ -46,7 +46,8 @@ class Stayed:
 def spec_of(name: str) -> str:
     """A batch spec with something of everything."""
     on = "".join(f"  - repository: {repository}\n" for repository in REPOSITORIES)
-    steps = "".join(f"  - {{container: {BUSYBOX}, run: {json.dumps(step)}}}\n" for step in STEPS)
+    scripts = (f"echo {name} > new", *STEPS)  # nothing of another run's is in the cache
+    steps = "".join(f"  - {{container: {BUSYBOX}, run: {json.dumps(script)}}}\n" for script in scripts)
     template = "changesetTemplate: {title: T, body: B, branch: b, commit: {message: M}}\n"
     return f"name: {name}\non:\n{on}steps:\n{steps}{template}"
 
@@ -54,7 +55,7 @@ def spec_of(name: str) -> str:
 def kill_once(folder: Path, name: str, after_seconds: float, *, mode: str, group: bool) -> Stayed:
     """Begin a run whose state is in ``folder``, kill it, start another one, and count."""
     spec = folder / "spec.yaml"
-    spec.write_text(spec_of("killed"))
+    spec.write_text(spec_of(f"{name}-killed"))
     command = (sys.executable, "-m", "tests.leaks", folder, spec, f"{name}-killed", mode)
     process = subprocess.Popen(command, cwd=ROOT, start_new_session=True, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
@@ -65,7 +66,7 @@ def kill_once(folder: Path, name: str, after_seconds: float, *, mode: str, group
     at_once = len(in_the_engine(name, process.pid)) + len(on_the_host(folder))
     while processes(folder):  # a git that outlives its process for a moment
         time.sleep(0.05)
-    run(folder, spec_of("next"), f"{name}-next", mode=mode)
+    run(folder, spec_of(f"{name}-next"), f"{name}-next", mode=mode)
     return Stayed(at_once, (*in_the_engine(name, process.pid), *on_the_host(folder)))
 
 

@@ -58,7 +58,7 @@ def run(
 def in_the_engine(run: str, *pids: int) -> list[str]:
     """Containers, volumes and images of the runs whose ids begin like this, and those of processes."""
     kinds = []
-    with closing(docker.APIClient()) as client:
+    with closing(docker.APIClient(timeout=300)) as client:
         ours = {"label": [OWNER]}
         kinds.append([(one["Names"][0], one["Labels"]) for one in client.containers(all=True, filters=ours)])
         kinds.append([(one["Name"], one["Labels"]) for one in client.volumes(filters=ours)["Volumes"] or ()])

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from uuid import uuid4
 
 import docker
@@ -20,7 +21,9 @@ from blocks.docker_labels import DEADLINE, OWNER, is_abandoned, our_labels
 from blocks.docker_reaper import Reaped
 from blocks.docker_runtime import DockerRuntime
 from blocks.owners import Owner, certainly_dead, current_owner, parse_owner
+from blocks.runtime import ContainerRefused
 from tests import images
+from tests.engines import PrivateEngine
 from tests.rooms import BUSYBOX, Rig, left_over
 
 ROOT = Path(__file__).parent.parent
@@ -249,6 +252,22 @@ def test_a_run_can_be_removed_though_its_worker_lives(tmp_path: Path, client: do
     client.remove_container(container["Id"])
     worker.kill()
     worker.wait()
+
+
+@pytest.mark.docker
+def test_what_is_too_deep_for_the_engine_goes_too() -> None:
+    """It holds a file open for every level, and refuses to go further than that; ours goes down without."""
+    dig = "mkdir -p /deep; cd {where}; for i in $(seq 1000); do mkdir d; cd d; done"
+    with TemporaryDirectory(prefix="bw-", dir="/tmp") as folder, PrivateEngine(Path(folder)) as engine:
+        with closing(docker.APIClient(engine.host)) as client:
+            images.ensure_busybox(client)
+        engine.limit_files(300)
+        runtime = DockerRuntime(docker_host=engine.host, network="none", workspaces="copy")
+        with Rig(Path(folder) / "rig", runtime) as rig:
+            rig.run(dig.format(where="/deep"))
+            with pytest.raises(ContainerRefused, match="its path has over"):
+                rig.run(dig.format(where="/work").replace(" d;", " ddd;"))
+        assert left_over(runtime, rig.workspace) == []
 
 
 @pytest.mark.docker

@@ -170,3 +170,12 @@ def test_a_secret_is_named_and_not_shown() -> None:
 )
 def test_durations_read_as_gos(seconds: float, text: str) -> None:
     assert go_duration(seconds) == text
+
+
+def test_a_message_steers_no_terminal(spool: Path) -> None:
+    """What a step prints stands in it as text: no colours, no titles, no NUL that a database would refuse."""
+    printed = b"\x1b]0;title\x07\x1b[31mred\x1b[0m\r\na\rb\0\x9b\xc2\x9b[bold]\x1bc"
+
+    failure = told(spool, Exit(3), stdout=printed)
+
+    assert "\tred\n\ta\n\tb\ufffd\ufffd\ufffd[bold]\ufffdc\n" in failure.message
