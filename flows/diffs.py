@@ -19,19 +19,19 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
+from threading import Event
 from types import TracebackType
 
+from blocks.removal import remove_tree
 from flows import gitindex
 from flows.batches.diff import FileDiff
-from flows.batches.errors import PermanentError
 from flows.checkout import Checkout
-from flows.gitcommand import GitFailed, ObjectReader, TreeDiffer, TreeEntry, git
+from flows.gitcommand import GitFailed, GitTooSlow, ObjectReader, TreeDiffer, TreeEntry, git
 from flows.gitindex import IndexEntry
 from flows.layers import Entry, State, hides_base
 from flows.plain_changes import is_plain, with_changes
-from flows.removal import remove_tree
 from flows.trees import BaseTree, is_folder, write_tree
 from flows.untrusted import LayerRefused, above, join
 from flows.work_trees import WorkTree
@@ -41,6 +41,13 @@ _MODULES = b".gitmodules"
 _REGULAR = (b"100644", b"100755")
 _SUBMODULE = 0o160000
 _EMPTY_BLOB = "e69de29bb2d1d6434b8b29ae775ad8c2e48c5391"
+
+LARGEST_FILE_BYTES = 512 << 20
+"""Of a file in a diff, where git itself begins to call a file big (core.bigFileThreshold): it holds the file, its
+compressed form and the base's in memory."""
+
+LARGEST_DIFF_BYTES = 1023 << 20
+"""``git apply`` takes no longer patch (MAX_APPLY_SIZE in its apply.c)."""
 
 # Not in the configuration: they would change what the diff looks like, too. A "big" file goes into one pack with all
 # others, which is much faster than a file of its own for each.
@@ -65,9 +72,11 @@ class DiffCollector:
     what was written once is not written again.
     """
 
-    def __init__(self, checkout: Checkout, scratch: Path) -> None:
+    def __init__(self, checkout: Checkout, scratch: Path, cancel: Event | None = None) -> None:
+        """``cancel`` set: git is ended, and Stopped raised."""
         self._checkout = checkout
         self._scratch = scratch
+        self._cancel = cancel
         self._reader: ObjectReader | None = None
         self._tree: BaseTree | None = None
         self._git_dir: Path | None = None
@@ -99,7 +108,7 @@ class DiffCollector:
         step, so what an earlier step added stays tracked when a later one makes git ignore it, and what an earlier
         step deleted comes back only where git does not ignore it. Without it the state counts as made by one step.
 
-        Raises LayerRefused for a path that git refuses, TemporaryError when git or the disk fails.
+        Raises LayerRefused for what git does not take or no diff can hold, TemporaryError when git or the disk fails.
         """
         changed = {path: entry for path, entry in state.entries.items() if not _is_gits_own(path)}
         if not changed:
@@ -116,6 +125,9 @@ class DiffCollector:
             return
         try:
             self._run_git(out, git_dir, base, tree, tracked, changed)
+        except GitTooSlow as error:
+            hint = "change fewer files, or leave .gitattributes and .gitignore alone"
+            raise LayerRefused(b"", f"git does not get through it ({error}); {hint}") from error
         finally:
             remove_tree(self._scratch / "now")
 
@@ -135,7 +147,14 @@ class DiffCollector:
         def run(*args: str, stdin: bytes = b"") -> bytes:
             expected = (0, 1) if args[0] == "check-ignore" else (0,)
             return git(
-                args, git_dir=git_dir, work_tree=work_tree, index=index, cwd=work_tree, stdin=stdin, expected=expected
+                args,
+                git_dir=git_dir,
+                work_tree=work_tree,
+                index=index,
+                cwd=work_tree,
+                stdin=stdin,
+                cancel=self._cancel,
+                expected=expected,
             )
 
         def ignored(folders: Collection[bytes]) -> list[bytes]:
@@ -148,11 +167,14 @@ class DiffCollector:
             links.fill(changed, ignored)
             for path in _submodules(base, changed):
                 links.make_folder(path)
+        _check_files(changed, ignored)
         try:
             run(*_ADD_SETTINGS, "add", "--all")
         except GitFailed as error:
             raise _refusal(error) from error
         run("diff", "--cached", *_DIFF_OPTIONS, f"--output={out}", tree)
+        if out.stat().st_size > LARGEST_DIFF_BYTES:
+            raise LayerRefused(b"", f"its diff is {out.stat().st_size:,} bytes long, {_too_much(LARGEST_DIFF_BYTES)}")
 
     def _objects(self) -> Path:
         """The git directory that keeps what is written for this workspace's diffs."""
@@ -257,8 +279,20 @@ def _submodules(base: Mapping[bytes, IndexEntry], changed: Mapping[bytes, Entry]
                 yield path
 
 
-def _refusal(error: GitFailed) -> PermanentError:
+def _check_files(changed: Mapping[bytes, Entry], ignored: Callable[[Collection[bytes]], Collection[bytes]]) -> None:
+    """Raises LayerRefused for a file that is too large to be published. Asks git only if there is one."""
+    large = [path for path, entry in changed.items() if entry.size > LARGEST_FILE_BYTES]
+    published = set(large).difference(ignored(large)) if large else ()
+    for path in sorted(published):
+        raise LayerRefused(path, f"a file of {changed[path].size:,} bytes, {_too_much(LARGEST_FILE_BYTES)}")
+
+
+def _too_much(limit: int) -> str:
+    return f"and {limit:,} is the most; let git ignore what is not to be published, or remove it in the step"
+
+
+def _refusal(error: GitFailed) -> LayerRefused:
     path = re.search(r"invalid path '(.*)'$", error.stderr, re.MULTILINE)
     if path is None:
-        return error
+        return LayerRefused(b"", f"git does not take it: {error.stderr}")
     return LayerRefused(os.fsencode(path[1]), "git takes no file of this name; remove or rename it in the step")

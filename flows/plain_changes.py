@@ -26,7 +26,8 @@ _FILES = (0o100644, 0o100755, _LINK)
 _ODD = re.compile(rb"[^ -~]|[\\:]|(?:^|/)(?:\.git[ .]*|git~[^/]*)(?:/|$)", re.IGNORECASE)
 _RULES = re.compile(rb"(?:^|/)\.git(?:attributes|modules)$", re.IGNORECASE)
 _IGNORES = re.compile(rb"(?:^|/)\.gitignore$", re.IGNORECASE)
-_DOTTED_LINK = re.compile(rb"(?:^|/)\.?git[^/]*$", re.IGNORECASE)
+_DOTTED_LINK = re.compile(rb"(?:^|/)(?:\.?git[^/]*|[^/]*~[^/]*)$", re.IGNORECASE)
+"""With short names that a .gitmodules has on other systems: gi7eba~1."""
 
 
 def is_plain(base: Mapping[bytes, IndexEntry], changed: Mapping[bytes, Entry], tracked: Collection[bytes]) -> bool:

@@ -183,7 +183,9 @@ class StepRunner:
             workspace.branch,
             sparse_path=workspace.path if workspace.only_fetch_workspace else "",
         )
-        self._collector = self._stack.enter_context(DiffCollector(self._checkout, self._folder.spool / "diff"))
+        self._collector = self._stack.enter_context(
+            DiffCollector(self._checkout, self._folder.spool / "diff", self._bench.cancel)
+        )
 
     def _run(
         self,

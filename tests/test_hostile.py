@@ -195,6 +195,32 @@ def test_names_that_git_refuses_are_refused_in_words(host: Host, name: str) -> N
 
 
 @EITHER_WAY
+def test_rules_that_git_cannot_follow_are_the_steps_own_fault(host: Host) -> None:
+    """Git dies of a text that is not in the encoding that its attributes claim."""
+    run = host.run("echo '*.txt working-tree-encoding=NONE' >> .gitattributes; echo text > a.txt", "echo never")
+
+    assert run.failure is not None
+    assert run.failure.reason == "step_failed"
+    assert "git does not take it: fatal: failed to encode 'a.txt' from NONE to UTF-8" in run.failure.message
+    assert len(run.results) == 1
+
+
+@EITHER_WAY
+def test_a_file_too_large_for_a_patch_is_refused_unless_git_ignores_it(host: Host) -> None:
+    """It would take its size in memory, several times, and no git apply would take the patch."""
+    memory = PeakMemory()
+
+    steps = ("truncate -s 520M large.log", "truncate -s 600M large", "echo never")
+    run = host.run(*steps, image=DEBIAN, layer_bytes=_MEGABYTE)
+
+    assert run.failure is not None
+    assert host.changes(run.results[0]) == {}
+    assert run.failure.reason == "step_failed"
+    assert "'large': a file of 629,145,600 bytes, and 536,870,912 is the most" in run.failure.message
+    assert memory.grown_bytes < 300 * _MEGABYTE
+
+
+@EITHER_WAY
 def test_an_index_is_neither_believed_nor_held(host: Host) -> None:
     """A step's own: one with millions of empty parts, and one that is only said to be large."""
     parts = r'open(".git/index", "wb").write(struct.pack(">4sII", b"DIRC", 2, 0) + b"TREE\0\0\0\0" * 1_000_000)'
@@ -973,9 +999,10 @@ def _with_secrets(script: str, *names: str) -> dict[str, object]:
 
 
 def _assert_hidden(host: Host, *more: str) -> None:
-    seen = host.stored() + "\n".join(host.bench.shown).encode()
-    for value in (SECRET, NAME, OTHER, *more):
-        assert value.encode() not in seen
+    values = [value.encode() for value in (SECRET, NAME, OTHER, *more)]
+    shown = "\n".join(host.bench.shown).encode()
+    assert not host.stores(b"precious of the host", *values)
+    assert not any(value in shown for value in values)
 
 
 @EITHER_WAY

@@ -88,11 +88,11 @@ def name() -> str:
 
 
 @contextmanager
-def begun(folder: Path, text: str, run_id: str) -> Iterator[subprocess.Popen[str]]:
+def begun(folder: Path, text: str, run_id: str, mode: str = "auto") -> Iterator[subprocess.Popen[str]]:
     """A run in a process group of its own, at its very beginning."""
     spec = folder / f"{run_id}.yaml"
     spec.write_text(text)
-    program = [sys.executable, "-m", "tests.leaks", folder, spec, run_id]
+    program = [sys.executable, "-m", "tests.leaks", folder, spec, run_id, mode]
     process = subprocess.Popen(program, cwd=ROOT, start_new_session=True, stdout=subprocess.PIPE, text=True)
     with ended_in_the_end(process):
         assert process.stdout is not None
@@ -158,9 +158,9 @@ def undisturbed(place: Path) -> Undisturbed:
 def test_killed_at_any_moment_it_leaves_nothing_after_the_next_start_and_can_be_run_again(
     folder: Path, name: str, undisturbed: Undisturbed, part: int
 ) -> None:
-    """Even parts kill the process, odd ones its group. A git that runs meanwhile outlives both."""
-    text = spec_of("change", *WORK, on=EVERYWHERE)
-    with begun(folder, text, f"{name}-killed") as process:
+    """Even parts kill the process, odd ones its group; two of four with copies. A git that runs outlives both."""
+    text, mode = spec_of("change", *WORK, on=EVERYWHERE), ("auto", "copy")[part // 2 % 2]
+    with begun(folder, text, f"{name}-killed", mode) as process:
         time.sleep((part + random.Random(part).random()) / MOMENTS * undisturbed.seconds)
         (os.killpg if part % 2 else os.kill)(process.pid, signal.SIGKILL)
     done = steps_in_cache(folder)
@@ -170,7 +170,7 @@ def test_killed_at_any_moment_it_leaves_nothing_after_the_next_start_and_can_be_
 
     assert in_the_engine(name, process.pid) == []
     assert on_the_host(folder) == []
-    again = run(folder, text, f"{name}-again")
+    again = run(folder, text, f"{name}-again", mode=mode)
     assert again.state == "completed"
     assert (again.step_counts.cached, again.step_counts.executed) == (done, len(WORK) * len(EVERYWHERE) - done)
     assert changesets(folder, f"{name}-again") == undisturbed.changesets
