@@ -11,6 +11,7 @@ from uuid import UUID
 
 from prefect import Flow, flow, runtime, task
 from prefect.client.schemas.objects import FlowRun, State
+from prefect.exceptions import TerminationSignal
 from prefect.states import Cancelled, Completed, Failed
 
 from blocks.artifacts import LocalArtifacts
@@ -117,11 +118,12 @@ def batch_change(
     )
     artifacts.check()
     run_id = run_id_of(change.name, str(runtime.flow_run.id))
-    approvals = Approvals.of(Ledger(around.store, run_id)) if options.approval else None
+    ledger, report = Ledger(around.store, run_id), report_address(artifacts, run_id)
+    approvals = Approvals.of(ledger) if options.approval else None
 
     def bring(manifest: RunManifest) -> None:
         if target is not None:
-            upload_changesets(Ledger(around.store, run_id), manifest, target, apply=upload == "apply")
+            upload_changesets(ledger, manifest, target, apply=upload == "apply")
 
     if approvals and (shown := approvals.awaited()):
         return propose(conclude(shown, approvals, options, bring), run_id, code_hosts, artifacts, publishing)
@@ -138,8 +140,11 @@ def batch_change(
     except (KeyboardInterrupt, Stopped):  # by Ctrl-C, by the dashboard: Prefect would call that a crash, or a failure
         progress.observer.get()(progress.RunStopped())
         return Cancelled(message="The run was stopped; run it again, and no finished step is repeated.")
+    except TerminationSignal:  # by the worker, for a Cancel or because it is to end: Prefect knows which, and says so
+        summaries.publish_end(ledger, report)
+        raise
     progress.observer.get()(progress.RunEnded(manifest))
-    summaries.publish(manifest, run.ledger, report_address(artifacts, run_id))
+    summaries.publish(manifest, ledger, report)
     return propose(conclude(manifest, approvals, options, bring), run_id, code_hosts, artifacts, publishing)
 
 

@@ -17,7 +17,7 @@ from prefect.exceptions import PrefectException
 from blocks.blobs import Blobs
 from blocks.store import StoreTrouble
 
-from .batches.causes import Cause, causes, last_line, what_to_do
+from .batches.causes import Cause, causes, kept, last_line, what_to_do
 from .batches.records import RecordError
 from .batches.results import RunManifest, StepReference, StepResult, WorkspaceResult
 from .ledger import Ledger
@@ -56,6 +56,16 @@ def publish(manifest: RunManifest, ledger: Ledger, report: str | None = None) ->
         log.warning("the dashboard does not show the results; `batchwright show %s` does: %s", manifest.run_id, error)
 
 
+def publish_end(ledger: Ledger, report: str | None = None) -> None:
+    """Say what is kept of a run that was stopped: quickly, as its process is being ended."""
+    try:
+        manifest = ledger.manifest()
+        log.info("the run was stopped; kept: %s", kept(manifest))
+        _make_overview(manifest, ledger, {}, report)
+    except (StoreTrouble, RecordError, httpx.HTTPError, PrefectException) as error:
+        log.warning("the dashboard does not show what is kept of the run: %s", error)
+
+
 def artifact_key(*names: str) -> str:
     """Names as the key of an artifact: Prefect takes small letters, digits and dashes."""
     return re.sub(r"[^a-z0-9]+", "-", "-".join(names).lower()).strip("-") or "batch-change"
@@ -72,8 +82,12 @@ def _make_artifacts(manifest: RunManifest, ledger: Ledger, report: str | None) -
     if report:
         text = f"Report of {manifest.run_id}: steps, output and diffs of all workspaces"
         create_link_artifact(link=report, link_text=text, key=artifact_key(name, "report"), description=text)
+    _make_overview(manifest, ledger, pages, report)
+
+
+def _make_overview(manifest: RunManifest, ledger: Ledger, pages: dict[str, UUID], report: str | None) -> None:
     create_markdown_artifact(
-        key=artifact_key(name, "overview"),
+        key=artifact_key(manifest.name, "overview"),
         markdown=_overview(manifest, ledger, pages, report),
         description=f"**{manifest.state}**: {manifest.headline}",
     )

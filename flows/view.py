@@ -11,6 +11,7 @@ Whoever can read the dashboard can read this, and nobody else: it asks for the s
 from __future__ import annotations
 
 import logging
+import os
 import re
 import tempfile
 import time
@@ -115,7 +116,7 @@ class _NotThere(Exception):
 
 
 class _Handler(BaseHTTPRequestHandler):
-    server_version, sys_version = "batchwright", ""
+    server_version, sys_version = f"batchwright/{os.getpid()}", ""  # who started it knows it by this
     timeout = 60
     _begun = False
 

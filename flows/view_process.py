@@ -98,18 +98,23 @@ def _start(folder: Path, environment: Mapping[str, str], port: int) -> _Record:
 
 
 def _wait_until_it_answers(record: _Record, folder: Path, patience: Patience) -> None:
+    while not _answers(record):
+        if not record.process.is_alive() or patience.is_over():
+            log = processes.log_end(folder / "view.log")
+            raise ViewUnavailable(f"the view of reports does not start; try again, or see:\n{log}")
+
+
+def _answers(record: _Record) -> bool:
+    """Whether it is there: it says that there is nothing at its root. Another process may have been given its port."""
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    while True:
-        try:
-            with direct.open(f"{record.url}/", timeout=5):
-                return
-        except urllib.error.HTTPError as answer:
-            answer.close()  # it says that there is nothing at its root: it is there
-            return
-        except OSError:
-            if not record.process.is_alive() or patience.is_over():
-                log = processes.log_end(folder / "view.log")
-                raise ViewUnavailable(f"the view of reports does not start:\n{log}") from None
+    try:
+        with direct.open(f"{record.url}/", timeout=5):
+            return False
+    except urllib.error.HTTPError as answer:
+        with answer:
+            return answer.headers.get("Server", "").strip() == f"batchwright/{record.pid}"
+    except OSError:
+        return False
 
 
 def _read(folder: Path) -> _Record | None:

@@ -25,7 +25,7 @@ from flows.server import LocalServer
 from tests.harness import Done, Installation
 
 ENDED = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
-RUN_SECONDS = 180
+RUN_SECONDS = 240
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,11 @@ class Dashboard:
         """The task runs of an attempt at a flow run: name -> state."""
         found = self.ask("POST", "task_runs/filter", {"flow_runs": {"id": {"any_": [run]}}})
         return {task["name"]: task["state"]["name"] for task in found if task["flow_run_run_count"] == attempt}
+
+    def artifacts(self, run: str) -> dict[str, Any]:
+        """The latest artifacts of a flow run, by key."""
+        wanted = {"artifacts": {"flow_run_id": {"any_": [run]}}, "sort": "CREATED_DESC"}
+        return {found["key"]: found for found in reversed(self.ask("POST", "artifacts/filter", wanted))}
 
     def block(self, reference: Mapping[str, Any]) -> dict[str, Any]:
         """The block that a parameter points to."""

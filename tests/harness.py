@@ -25,7 +25,7 @@ from tests.images import ensure_busybox
 SPECS = Path(__file__).parent / "specs"
 COMMAND = Path(sys.executable).with_name("batchwright")
 NOTHING: Mapping[str, str] = MappingProxyType({})
-COMMAND_SECONDS = 120
+COMMAND_SECONDS = 300
 RECORD_SECONDS = 15
 """Prefect's task runs come in late."""
 
@@ -153,9 +153,9 @@ class Api:
         return {artifact["key"]: artifact for artifact in found}
 
 
-def eventually(look: Callable[[], Any], expected: object) -> None:
-    """Assert that ``look`` gives what is expected, now or within a few seconds."""
-    deadline = time.monotonic() + RECORD_SECONDS
+def eventually(look: Callable[[], Any], expected: object, *, seconds: float = RECORD_SECONDS) -> None:
+    """Assert that ``look`` gives what is expected, now or within some seconds."""
+    deadline = time.monotonic() + seconds
     while (found := look()) != expected and time.monotonic() < deadline:
         time.sleep(0.25)
     assert found == expected

@@ -86,7 +86,7 @@ class Run:
             stdout=recorded(self.blobs.put(output.encode())) if output else None,
             failure=Failure(reason="step_failed", message="Command failed with exit code 3.") if failed else None,
         )
-        key = self.ledger.keep_step(len(self.results) + 1, result)
+        key = self.ledger.keep_steps(len(self.results) + 1, [result])[number - 1]
         return StepReference.model_validate({"index": number - 1, "how": how, "key": key})
 
     def workspace(self, title: str, *steps: StepReference, diff: str = "", message: str = "", **more: Any) -> None:

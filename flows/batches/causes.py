@@ -84,8 +84,15 @@ def what_to_do(manifest: RunManifest) -> str:
     if any(result.state == "failed" for result in manifest.workspaces):
         return "Below are the causes, each with what to do. Workspaces that completed are never repeated."
     if manifest.state == "cancelled":
-        return "The run was stopped. Retry goes on where it stopped; finished steps are kept."
+        return f"The run was stopped. Kept: {kept(manifest)}. Retry goes on from there."
     return ""
+
+
+def kept(manifest: RunManifest) -> str:
+    """What a run that was stopped need not do again."""
+    completed = sum(result.state == "completed" for result in manifest.workspaces)
+    finished = sum(step.how in ("executed", "cached") for result in manifest.workspaces for step in result.steps)
+    return f"{completed} of {len(manifest.workspaces)} workspaces, {finished} finished steps"
 
 
 def last_line(text: str) -> str:

@@ -6,8 +6,9 @@ from typing import get_args
 
 import pytest
 
-from flows.batches.causes import causes
-from flows.batches.results import Failure, FailureReason, StepReference, WorkspaceResult
+from flows.batches.causes import causes, what_to_do
+from flows.batches.records import now
+from flows.batches.results import Failure, FailureReason, RunManifest, StepReference, WorkspaceResult
 
 
 def failed(title: str, reason: FailureReason, message: str, step: int | None = 1) -> WorkspaceResult:
@@ -64,3 +65,22 @@ def test_every_reason_says_what_to_do(reason: FailureReason) -> None:
 
     assert cause.title.endswith(": m")
     assert len(cause.advice) > 20
+
+
+def test_a_run_that_was_stopped_says_what_is_kept() -> None:
+    steps = tuple(StepReference(index=index, how=how, key="k") for index, how in enumerate(("cached", "executed")))
+    done = failed("a", "cancelled", "x", None).model_copy(
+        update={"state": "completed", "steps": steps, "failure": None}
+    )
+    manifest = RunManifest(
+        run_id="r",
+        name="n",
+        spec_digest="0" * 64,
+        started_at=now(),
+        state="cancelled",
+        workspaces=(done, failed("b", "cancelled", "Cancelled.")),
+    )
+
+    assert what_to_do(manifest) == (
+        "The run was stopped. Kept: 1 of 2 workspaces, 2 finished steps. Retry goes on from there."
+    )
