@@ -23,7 +23,7 @@ from blocks.code_hosts import (
     Review,
     ReviewRequest,
 )
-from blocks.host_answers import trouble, unreachable
+from blocks.host_answers import not_understood, number_of, trouble, unreachable
 from blocks.sources import Credentials, RepositoryLocation
 
 _DRAFT = "WIP: "
@@ -111,7 +111,7 @@ class GiteaHost:
         return found
 
     def read(self, repository: str, id: str) -> ReviewRequest:
-        return _request(self._get(_pull(repository, id)))
+        return _request(self._get(self._path(repository, id)))
 
     def open(self, repository: str, proposal: Proposal) -> ReviewRequest:
         owner = proposal.head_repository.partition("/")[0]
@@ -127,14 +127,14 @@ class GiteaHost:
         content = {"title": f"{_DRAFT}{title}" if request.draft else title, "body": body}
         if base_branch != request.base_branch:
             content["base"] = base_branch
-        self._write("PATCH", _pull(repository, request.id), content)
+        self._write("PATCH", self._path(repository, request.id), content)
 
     def mark_ready(self, repository: str, request: ReviewRequest) -> None:
-        self._write("PATCH", _pull(repository, request.id), {"title": request.title})
+        self._write("PATCH", self._path(repository, request.id), {"title": request.title})
 
     def ask(self, repository: str, request: ReviewRequest, add: People, drop_labels: Iterable[str]) -> None:
         dropped = set(drop_labels)
-        issue = f"{_repo(repository)}/issues/{int(request.id)}"
+        issue = f"{_repo(repository)}/issues/{number_of(self._where, request.id)}"
         if add.labels or dropped:
             numbers = {entry["name"]: entry["id"] for entry in self._pages(f"{_repo(repository)}/labels", {})}
             if missing := [label for label in add.labels if label not in numbers]:
@@ -148,40 +148,43 @@ class GiteaHost:
                 "reviewers": [name for name in add.reviewers if not name.startswith(_TEAM)],
                 "team_reviewers": [name.removeprefix(_TEAM) for name in add.reviewers if name.startswith(_TEAM)],
             }
-            self._write("POST", f"{_pull(repository, request.id)}/requested_reviewers", content)
+            self._write("POST", f"{self._path(repository, request.id)}/requested_reviewers", content)
         if add.assignees:
-            known = [person["login"] for person in self._get(_pull(repository, request.id)).get("assignees") or ()]
+            known = [person["login"] for person in self._get(self._path(repository, request.id)).get("assignees") or ()]
             everyone = [*known, *(name for name in add.assignees if name not in known)]
-            self._write("PATCH", _pull(repository, request.id), {"assignees": everyone})
+            self._write("PATCH", self._path(repository, request.id), {"assignees": everyone})
 
     def close(self, repository: str, request: ReviewRequest) -> None:
-        self._write("PATCH", _pull(repository, request.id), {"state": "closed"})
+        self._write("PATCH", self._path(repository, request.id), {"state": "closed"})
 
     def reopen(self, repository: str, request: ReviewRequest) -> None:
-        self._write("PATCH", _pull(repository, request.id), {"state": "open"})
+        self._write("PATCH", self._path(repository, request.id), {"state": "open"})
 
     def merge(self, repository: str, request: ReviewRequest, method: MergeMethod) -> None:
         content = {"Do": method, "head_commit_id": request.head_commit}
-        self._write("POST", f"{_pull(repository, request.id)}/merge", content)
+        self._write("POST", f"{self._path(repository, request.id)}/merge", content)
 
     def health(self, repository: str, request: ReviewRequest) -> Health:
-        known = self._get(_pull(repository, request.id))
+        known = self._get(self._path(repository, request.id))
         status = self._get(f"{_repo(repository)}/commits/{known['head']['sha']}/status")
         return Health(
-            review=_review(self._pages(f"{_pull(repository, request.id)}/reviews", {})),
+            review=_review(self._pages(f"{self._path(repository, request.id)}/reviews", {})),
             checks=_checks(status),
             conflicts=None if known.get("mergeable") is None else not known["mergeable"],
         )
 
+    def _path(self, repository: str, id: str) -> str:
+        return f"{_repo(repository)}/pulls/{number_of(self._where, id)}"
+
     def _get(self, path: str) -> dict[str, Any]:
-        return dict(self._pace.ask(lambda: self._answer("GET", path, None, {})).json())
+        return dict(self._content(self._pace.ask(lambda: self._answer("GET", path, None, {}))))
 
     def _pages(self, path: str, query: Mapping[str, str]) -> Iterator[dict[str, Any]]:
         page = 1
         while True:
             asked = {**query, "page": str(page), "limit": str(_PAGE)}
             answer = self._pace.ask(lambda asked=asked: self._answer("GET", path, None, asked))  # type: ignore[misc]
-            entries = answer.json()
+            entries = self._content(answer)
             yield from entries
             if not entries or 'rel="next"' not in answer.headers.get("link", ""):
                 return
@@ -189,8 +192,14 @@ class GiteaHost:
 
     def _write(self, method: str, path: str, content: dict[str, Any] | None) -> dict[str, Any]:
         answer = self._pace.ask(lambda: self._answer(method, path, content, {}), write=True)
-        found = answer.json() if answer.content else {}
+        found = self._content(answer) if answer.content else {}
         return found if isinstance(found, dict) else {}
+
+    def _content(self, answer: httpx.Response) -> Any:
+        try:
+            return answer.json()
+        except ValueError as error:
+            raise not_understood(self._where, error) from None
 
     def _answer(
         self, method: str, path: str, content: dict[str, Any] | None, query: Mapping[str, str]
@@ -220,10 +229,6 @@ class GiteaHost:
 
 def _repo(repository: str) -> str:
     return "/repos/" + "/".join(quote(part, safe="") for part in repository.split("/"))
-
-
-def _pull(repository: str, id: str) -> str:
-    return f"{_repo(repository)}/pulls/{int(id)}"
 
 
 def _request(entry: Mapping[str, Any]) -> ReviewRequest:

@@ -8,7 +8,7 @@ from typing import Any, Self, TypeVar
 from urllib.parse import urlsplit
 
 from github import Auth, Github
-from github.GithubException import GithubException
+from github.GithubException import BadAttributeException, GithubException
 from github.PullRequest import PullRequest
 from github.Repository import Repository
 from github.Requester import HTTPRequestsConnectionClass, HTTPSRequestsConnectionClass
@@ -27,7 +27,7 @@ from blocks.code_hosts import (
     Review,
     ReviewRequest,
 )
-from blocks.host_answers import trouble, unreachable
+from blocks.host_answers import not_understood, number_of, trouble, unreachable
 from blocks.sources import Credentials, RepositoryLocation
 
 _T = TypeVar("_T")
@@ -219,7 +219,7 @@ class GitHubHost:
 
     def _checks(self, repository: str, commit: str) -> Checks:
         def look() -> set[str]:
-            found = self._repository(repository).get_commit(commit)
+            found = self._repository(repository).get_commit(commit)  # lazy: no request of its own
             combined = found.get_combined_status()
             states = {combined.state} if combined.total_count else set()
             return states | {str(run.conclusion or "pending") for run in found.get_check_runs()}
@@ -230,7 +230,7 @@ class GitHubHost:
         return "running" if "pending" in states else "passed" if states else "none"
 
     def _pull(self, repository: str, id: str) -> PullRequest:
-        pull = self._repository(repository).get_pull(int(id))
+        pull = self._repository(repository).get_pull(number_of(self._where, id))
         pull.complete()
         return pull
 
@@ -271,6 +271,8 @@ class GitHubHost:
             return verb()
         except GithubException as error:
             raise self._trouble(error) from None  # it shows headers and data
+        except BadAttributeException as error:
+            raise not_understood(self._where, error) from None
         except RequestException as error:
             raise unreachable(self._where, error) from None
 

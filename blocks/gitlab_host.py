@@ -14,7 +14,7 @@ from requests import RequestException, Response, Session
 
 from blocks.code_host_settings import TIMEOUT_SECONDS, CodeHostBlock
 from blocks.code_hosts import Checks, Health, HostRefused, MergeMethod, People, Proposal, RequestState, ReviewRequest
-from blocks.host_answers import trouble, unreachable
+from blocks.host_answers import number_of, trouble, unreachable
 from blocks.sources import Credentials, RepositoryLocation
 
 _T = TypeVar("_T")
@@ -102,7 +102,7 @@ class GitLabHost:
         return next((request for request in found if request.state == "open"), found[0] if found else None)
 
     def read(self, repository: str, id: str) -> ReviewRequest:
-        return _request(self._get(_merge_request(repository, id)))
+        return _request(self._get(self._path(repository, id)))
 
     def open(self, repository: str, proposal: Proposal) -> ReviewRequest:
         content = {
@@ -130,7 +130,7 @@ class GitLabHost:
         if dropped := ",".join(drop_labels):
             content["remove_labels"] = dropped
         if add.reviewers or add.assignees:
-            known = self._get(_merge_request(repository, request.id))
+            known = self._get(self._path(repository, request.id))
             for field, names in (("reviewer", add.reviewers), ("assignee", add.assignees)):
                 if names:
                     there = [person["id"] for person in known[f"{field}s"]]
@@ -147,12 +147,12 @@ class GitLabHost:
     def merge(self, repository: str, request: ReviewRequest, method: MergeMethod) -> None:
         """Whether there is a merge commit or a rebase is a setting of the GitLab project."""
         content = {"sha": request.head_commit, "squash": method == "squash"}
-        path = f"{_merge_request(repository, request.id)}/merge"
+        path = f"{self._path(repository, request.id)}/merge"
         self._write(lambda client: client.http_put(path, post_data=content, obey_rate_limit=False))
 
     def health(self, repository: str, request: ReviewRequest) -> Health:
-        known = self._get(_merge_request(repository, request.id))
-        approvals = self._get(f"{_merge_request(repository, request.id)}/approvals")
+        known = self._get(self._path(repository, request.id))
+        approvals = self._get(f"{self._path(repository, request.id)}/approvals")
         status = known.get("detailed_merge_status")
         working = status in ("checking", "unchecked", "preparing")
         return Health(
@@ -164,6 +164,9 @@ class GitLabHost:
             checks=_checks(known.get("head_pipeline")),
             conflicts=None if working else bool(known["has_conflicts"]),
         )
+
+    def _path(self, repository: str, id: str) -> str:
+        return f"{_project(repository)}/merge_requests/{number_of(self._where, id)}"
 
     def _user(self, name: str) -> int:
         found = self._list("/users", {"username": name})
@@ -179,7 +182,7 @@ class GitLabHost:
         return known[repository]
 
     def _put(self, repository: str, request: ReviewRequest, content: dict[str, Any]) -> None:
-        path = _merge_request(repository, request.id)
+        path = self._path(repository, request.id)
         self._write(lambda client: client.http_put(path, post_data=content, obey_rate_limit=False))
 
     def _get(self, path: str) -> dict[str, Any]:
@@ -238,10 +241,6 @@ class GitLabHost:
 
 def _project(repository: str) -> str:
     return f"/projects/{quote(repository, safe='')}"
-
-
-def _merge_request(repository: str, id: str) -> str:
-    return f"{_project(repository)}/merge_requests/{int(id)}"
 
 
 def _request(entry: dict[str, Any]) -> ReviewRequest:

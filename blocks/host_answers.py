@@ -47,6 +47,18 @@ def unreachable(where: str, error: Exception) -> HostTrouble:
     return HostUnavailable(where, f"no answer ({_innermost(error)})")
 
 
+def number_of(where: str, id: str) -> int:
+    """The number that a review request has within its repository. Raises NotThere: nothing else is one's id."""
+    if not (id.isascii() and id.isdigit()):
+        raise NotThere(where, f"there is no review request {id!r}: its id is a number")
+    return int(id)
+
+
+def not_understood(where: str, error: Exception) -> HostRefused:
+    """The error for an answer that is none of this kind of host: a proxy's page, another program."""
+    return HostRefused(where, f"its answer is not understood ({type(error).__name__}); check the address")
+
+
 def _innermost(error: BaseException) -> str:
     while (cause := error.__cause__ or error.__context__) is not None:
         error = cause

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -40,7 +41,7 @@ class Place:
 @pytest.fixture(scope="module", params=KINDS)
 def host(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningHost]:
     root = tmp_path_factory.mktemp(request.param)
-    for number in range(12):
+    for number in range(16):
         repository_on(root, f"acme/app{number}")
     with running(request.param, root, check=request.param == "github") as found:
         yield found
@@ -71,8 +72,9 @@ def done(outcomes: list[object]) -> list[str]:
 
 class TestStory:
     def test_a_changeset_is_proposed_updated_and_closed(
-        self, host: RunningHost, office: Office, change: Change
+        self, host: RunningHost, office: Office, change: Change, caplog: pytest.LogCaptureFixture
     ) -> None:
+        caplog.set_level(logging.DEBUG)
         path = change.path
         first = office.publish(office.run(change))
 
@@ -113,6 +115,7 @@ class TestStory:
         assert done(back) == ["reopened"], back
         (request,) = host.changes(repository=path)
         assert request["state"] == "open"
+        assert TOKEN not in caplog.text
 
     def test_a_dry_run_tells_everything_and_changes_nothing(
         self, host: RunningHost, office: Office, change: Change
@@ -244,6 +247,25 @@ class TestStory:
         assert run_git(host.repository(path), "branch", "--list", BRANCH) == ""
         again = office.publish(office.run(changed(change, fork=True, title="Other")))
         assert done(again) == ["updated"]
+
+    @pytest.mark.parametrize("kind", ["primary", "secondary", "429"])
+    def test_the_hosts_limits_are_obeyed(self, host: RunningHost, office: Office, change: Change, kind: str) -> None:
+        if kind == "429" and host.kind != "github":
+            return  # the same as the others there
+        run = office.run(*(changed(change, branch=f"{kind}{number}") for number in range(3)))
+        host.control("limit", {"kind": kind, "after": 3, "seconds": 1})
+
+        assert set(done(office.publish(run))) == {"opened"}
+        limits = host.state()["limits"]
+        assert (limits["refusals"] > 0, limits["offences"]) == (True, 0)
+
+    def test_what_is_no_review_request_is_told(self, host: RunningHost, office: Office, change: Change) -> None:
+        outcomes = office.publish(office.run(imports={change.path: "not-a-number"}))
+        outcomes += office.publish(office.run(imports={change.path: "4711"}))
+
+        assert done(outcomes) == ["failed", "failed"]
+        assert "its id is a number" in outcomes[0].reason
+        assert "not found" in outcomes[1].reason
 
 
 def test_the_fakes_know_nothing_of_the_product() -> None:

@@ -57,7 +57,9 @@ def test_a_run_is_published_and_looked_after_from_the_dashboard(api: Api, host: 
 
     planned = publish_changesets(run, [block], store, dry_run=True, return_state=True)
     nothing = host.changes()
-    published = publish_changesets(run, [block], store, PublishOptions(labels=()), return_state=True)
+    reference = {"$ref": {"block_document_id": str(block.save("published-in-a-test"))}}  # as the dashboard sends it
+    parameters = {"run": run, "code_hosts": [reference], "artifacts": store}
+    published = publish_changesets(**publish_changesets.validate_parameters(parameters), return_state=True)
     host.control("status", {"repository": paths[0], "number": "1", "state": "success"})
     refreshed = refresh_changesets([block], store, return_state=True)
 

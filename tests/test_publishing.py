@@ -7,6 +7,7 @@ import logging
 import os
 import pickle
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -29,6 +30,8 @@ from blocks.plain_git_host import PlainGit
 from flows.batches.branches import fault_of_branch
 from flows.batches.errors import PermanentError
 from flows.batches.tracked import TrackedChangeset, read_tracked_changeset
+from flows.cli.errors import BadInput
+from flows.cli.hosts import host_blocks
 from flows.publishing.changesets import RunNotReady
 from flows.publishing.hosts import Hosts
 from flows.publishing.outcomes import Outcome
@@ -410,6 +413,62 @@ def github_with(token: str) -> GitHub:
 
 def gitlab_with(token: str) -> GitLab:
     return GitLab(token=SecretStr(token))
+
+
+class TestCommand:
+    def run(self, office: Office, *arguments: str, token: str = TOKEN) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [COMMAND, *arguments, "--store", office.folder / "store"],
+            env={**os.environ, "GITEA_TOKEN": token, "BATCHWRIGHT_HOME": str(office.home)},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=300,
+        )
+
+    def test_from_the_dry_run_to_the_end(self, host: RunningHost, office: Office, change: Change) -> None:
+        run, hosts = office.run(change), ("--host", f"gitea={host.url}")
+
+        dry = self.run(office, "publish", run, *hosts, "--dry-run")
+        real = self.run(office, "publish", run, *hosts)
+        fork = self.run(office, "publish", office.run(changed(change, branch="main")), *hosts, "--json")
+        table = self.run(office, "status", NAME, *hosts)
+        closed = self.run(office, "close", NAME, *hosts, "--only", f"*/{change.path}")
+
+        assert (dry.returncode, "would be: changesets: 1 opened" in dry.stdout) == (0, True)
+        assert (real.returncode, "changesets: 1 opened" in real.stdout, real.stderr) == (0, True, "")
+        assert (fork.returncode, json.loads(fork.stdout)[0]["done"]) == (1, "failed")
+        assert f"{host.url}/{change.path}/pulls/1" in table.stdout
+        assert "2 changesets: 1 failed, 1 open; looked at" in table.stdout
+        assert "changesets: 1 closed" in closed.stdout
+
+
+@pytest.mark.parametrize(
+    ("given", "token", "says"),
+    [
+        ([], "x", "no code host: give --host"),
+        (["gitea=https://git.example.com"], "", "no token; set GITEA_TOKEN"),
+        (["gitea=https://a:secret-in-it@git.example.com"], "x", "give the token in its own field"),
+        (["svn=https://git.example.com"], "x", "there is github=, gitlab=, gitea= and git="),
+        (["nothing"], "x", "neither KIND=ADDRESS nor a stored block"),
+    ],
+)
+def test_a_host_that_cannot_be_is_told(
+    monkeypatch: pytest.MonkeyPatch, given: list[str], token: str, says: str
+) -> None:
+    monkeypatch.setenv("GITEA_TOKEN", token)
+
+    with pytest.raises(BadInput, match=re.escape(says)) as told:
+        host_blocks(given)
+    assert "secret-in-it" not in str(told.value)
+
+
+def test_a_host_can_have_repositories_of_another_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GITEA_TOKEN", "x")
+
+    (block,) = host_blocks(["gitea=https://git.example.com/#mirrors/ours"])
+
+    assert (block.url, block.connect().names) == ("https://git.example.com", "mirrors/ours")
 
 
 class TestPlainGit:
