@@ -439,7 +439,7 @@ class TestCommand:
         assert (real.returncode, "changesets: 1 opened" in real.stdout, real.stderr) == (0, True, "")
         assert (fork.returncode, json.loads(fork.stdout)[0]["done"]) == (1, "failed")
         assert f"{host.url}/{change.path}/pulls/1" in table.stdout
-        assert "2 changesets: 1 failed, 1 open; looked at" in table.stdout
+        assert "1 changesets: 1 open; looked at" in table.stdout
         assert "changesets: 1 closed" in closed.stdout
 
 
