@@ -36,17 +36,13 @@ class _Configuration(ProcessJobConfiguration):
         self._command_configured = True
 
 
-class _Worker(ProcessWorker):
-    type = "process"
-    job_configuration = _Configuration
-
-
 async def work(name: str, pool: str, limit: int) -> None:
     """Take flow runs from the pool until this is cancelled: at most ``limit`` batch changes and ``limit`` shards."""
     say = get_logger("worker").info
     async with anyio.create_task_group() as group:
         for queue, suffix in _QUEUES.items():
-            worker = _Worker(work_pool_name=pool, work_queues=[queue], name=f"{name}{suffix}", limit=limit)
+            worker = ProcessWorker(work_pool_name=pool, work_queues=[queue], name=f"{name}{suffix}", limit=limit)
+            worker.job_configuration = _Configuration
             group.start_soon(partial(worker.start, printer=say))
 
 

@@ -199,10 +199,10 @@ def without_prefect(folder: Path, source: RepositoryFolder, at_once: int) -> flo
 
 def register(api_url: str) -> None:
     """The deployments of infra/prefect.yaml, with the flows of scale_flows.py."""
-    found = deployments.read_deployments(Path("infra/prefect.yaml"))
+    found = {each.name: each for each in deployments.read_deployments(Path("infra/prefect.yaml"))}
     renamed = [
-        each.model_copy(update={"entrypoint": f"tests.benchmarks.scale_flows.{each.entrypoint.rpartition('.')[2]}"})
-        for each in found
+        found[name].model_copy(update={"entrypoint": f"tests.benchmarks.scale_flows.{name.replace('-', '_')}"})
+        for name in ("batch-change", "workspace-shard")
     ]
     with temporary_settings({PREFECT_API_URL: api_url}), get_client(sync_client=True) as client:
         for _ in deployments.register(client, deployments.Plan(renamed, [], [], SPEC)):
