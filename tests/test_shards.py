@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -28,9 +30,13 @@ from tests.s3server import S3Server
 pytestmark = [pytest.mark.docker, pytest.mark.flow, pytest.mark.s3]
 
 NAMES = [f"acme/{letter}" for letter in "abcdef"]
+ONCE = Counter(dict.fromkeys(NAMES, 2)) + Counter({"acme/f": 1})
+"""Containers of a run in which every step has one: the last step is for acme/f alone."""
 LATER = "batchwright/later:1"
 """An image that is not there at first."""
 SECONDS = 300
+OUTAGE_SECONDS = 15
+"""For which server and store are away, and no look of anybody finds them; the server's start comes on top."""
 
 
 def spec(*, name: str, first: str = "", second: str = "echo two >> new", last: str = BUSYBOX) -> str:
@@ -58,6 +64,16 @@ class Team:
     dashboard: Dashboard
     machines: tuple[Machine, Machine]
     parameters: dict[str, Any]
+    head: Installation
+    """Where the server is."""
+
+    def kill_server(self) -> None:
+        """As a power cut would."""
+        os.kill(json.loads((self.head.home / "prefect/server.json").read_text())["pid"], signal.SIGKILL)
+
+    def start_server(self) -> None:
+        """On its old port, with its database."""
+        assert self.head.command("deploy").code == 0
 
     def submit(self, text: str, **options: object) -> str:
         shards = {"workspaces_per_shard": 2, "workspaces_at_once": 1, **options}
@@ -117,6 +133,7 @@ def team(s3_server: S3Server) -> Iterator[Team]:
                 "engine": {"docker_host": None, "pull_policy": "never"},
                 "artifacts": settings,
             },
+            head,
         )
 
 
@@ -213,8 +230,26 @@ def test_what_a_killed_machine_had_is_taken_over(team: Team) -> None:
     assert sorted(each["run_count"] for each in team.shards(run).values()) == [1, 1, 2]
     begun = sum(team.containers(run), Counter())
     finished = {result.title for result in done.workspaces if result.state == "completed"}
-    assert {name: begun[name] for name in finished} == dict.fromkeys(finished, 2)
-    assert all(count <= 4 for count in begun.values())
+    assert {name: begun[name] for name in finished} == {name: ONCE[name] for name in finished}
+    assert all(count <= ONCE[name] + 2 for name, count in begun.items())
+
+
+def test_a_server_and_a_store_that_die_and_come_back_cost_nothing(team: Team, s3_server: S3Server) -> None:
+    """Both are killed in the middle of a run: it waits, and goes on; nothing is lost, nothing runs twice."""
+    run = team.submit(spec(name="outage", second="sleep 8; echo two >> new"))
+    until(lambda: sum(map(len, team.containers(run))) >= 2)
+
+    team.kill_server()
+    s3_server.kill()
+    time.sleep(OUTAGE_SECONDS)
+    s3_server.start()
+    team.start_server()
+    ended = team.dashboard.wait(run)
+
+    assert (ended["state"]["type"], ended["run_count"]) == ("COMPLETED", 1)
+    assert states(team.dashboard.manifest(run)) == dict.fromkeys(NAMES, "completed")
+    assert {shard["run_count"] for shard in team.shards(run).values()} == {1}
+    assert sum(team.containers(run), Counter()) == ONCE
 
 
 def test_cancelled_it_stops_everywhere(team: Team) -> None:
