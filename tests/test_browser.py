@@ -1,0 +1,219 @@
+"""What people do in the dashboard, in a real browser: approve, cancel, retry.
+
+Prefect's server, a worker of `batchwright up`, containers: all real. What is seen is kept as pictures, too.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Locator, Page, expect
+
+from flows.server import LocalServer
+from infra.images import BUSYBOX
+from tests.browser import PATIENCE_SECONDS, Eyes
+from tests.dashboard import Dashboard, containers_of
+from tests.harness import Installation, eventually
+
+pytestmark = [pytest.mark.browser, pytest.mark.docker, pytest.mark.flow]
+
+SHOP, BILLING = "github.com/acme/shop", "github.com/acme/billing"
+WAITS = f"""\
+name: waits
+on: [{{repository: {SHOP}}}, {{repository: {BILLING}}}]
+steps:
+  - run: echo one > new
+    container: {BUSYBOX}
+  - run: grep released.example /etc/hosts || sleep 300
+    container: {BUSYBOX}
+changesetTemplate: {{title: T, branch: b, commit: {{message: M}}}}
+"""
+"""Its second step takes minutes until somebody adds a host to the engine's block."""
+
+
+PROPOSES = f"""\
+name: proposes
+on: [{{repository: {SHOP}}}]
+steps: [{{run: echo one > new, container: {BUSYBOX}}}]
+changesetTemplate: {{title: Add a file, branch: b, commit: {{message: M}}}}
+"""
+
+
+@dataclass(frozen=True)
+class Person:
+    """Somebody in front of the dashboard."""
+
+    ui: str
+    eyes: Eyes
+    page: Page
+
+    def look(self, path: str, awaited: str) -> None:
+        """Open a page, and wait for a text on it."""
+        self.page.goto(f"{self.ui}/v2/{path}")
+        self.page.get_by_text(awaited).first.wait_for()
+
+    def look_at_run(self, run: str, tab: str = "Task Runs") -> None:
+        self.look(f"runs/flow-run/{run}", "Task Runs")
+        self.page.get_by_role("tab", name=tab).click()
+
+    def choose(self, run: str, action: str) -> Locator:
+        """An entry of a run's menu; returns the dialog that it opens."""
+        self.look_at_run(run)
+        self.page.get_by_role("button", name="Open menu").click()
+        self.page.get_by_role("menuitem", name=action).click()
+        return self.page.get_by_role("dialog").or_(self.page.get_by_role("alertdialog"))
+
+    def retry(self, run: str) -> None:
+        self.choose(run, "Retry").get_by_role("button", name="Retry").click()
+        self.page.get_by_text("AwaitingRetry").or_(self.page.get_by_text("Pending")).first.wait_for()
+
+    def answer(self, run: str, decision: str, comment: str) -> None:
+        """Approve or reject what a run has to propose."""
+        dialog = self.choose(run, "Resume")
+        dialog.get_by_text("Select", exact=True).click()
+        self.page.get_by_role("option", name=decision).click()
+        dialog.locator("textarea").fill(comment)
+        self.eyes.picture(self.page, f"approval-{decision}")
+        dialog.get_by_role("button", name="Resume").click()
+        expect(dialog).to_be_hidden()
+
+
+@pytest.fixture
+def person(prefect_server: LocalServer, eyes: Eyes) -> Iterator[Person]:
+    page = eyes.page()
+    expect.set_options(timeout=PATIENCE_SECONDS * 1000)
+    yield Person(prefect_server.ui_url, eyes, page)
+    page.close()
+
+
+def add_host(dashboard: Dashboard, name: str) -> None:
+    """Mend what lies outside: the engine's block."""
+    engine = dashboard.block(dashboard.deployment()["parameters"]["engine"])
+    hosts = {**(engine["data"].get("extra_hosts") or {}), name: "127.0.0.1"}
+    dashboard.ask("PATCH", f"block_documents/{engine['id']}", {"data": {**engine["data"], "extra_hosts": hosts}})
+
+
+@dataclass(frozen=True)
+class Made:
+    """Every container that this machine makes while the tests look; its engine itself remembers 256 events only."""
+
+    file: Path
+
+    def containers_of(self, run: str, since: float) -> int:
+        """How many containers steps of a run were given since then, whatever became of them."""
+        told = [json.loads(line) for line in self.file.read_text().splitlines()]
+        return sum(event["time"] >= int(since) and run.split("-")[-1] in json.dumps(event) for event in told)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
+    file = tmp_path_factory.mktemp("events") / "made.json"
+    wanted = [f"--filter={each}" for each in ("type=container", "event=create", "label=batchwright.step")]
+    with (
+        file.open("wb") as out,
+        subprocess.Popen(("docker", "events", "--format", "{{json .}}", *wanted), stdout=out) as process,
+    ):
+        yield Made(file)
+        process.terminate()
+
+
+class TestApproval:
+    def test_a_run_goes_on_only_when_a_person_says_so(self, person: Person, dashboard: Dashboard, made: Made) -> None:
+        """Rejected first: nothing goes on. After Retry it is asked again; in all of it, the step ran once."""
+        since = time.time()
+        run = dashboard.submit({"spec": PROPOSES, "options": {"approval": True}})
+
+        assert dashboard.wait(run, {"PAUSED", "FAILED", "COMPLETED"})["state"]["name"] == "Suspended"
+        person.answer(run, "reject", "not before the release")
+        rejected = dashboard.wait(run)
+        person.look_at_run(run)
+        person.page.get_by_text("Rejected").first.wait_for()
+        person.eyes.picture(person.page, "rejected")
+        person.retry(run)
+        asked = dashboard.wait(run, {"PAUSED", "FAILED", "COMPLETED"})
+        person.answer(run, "approve", "fine now")
+        approved = dashboard.wait(run)
+
+        assert (rejected["state"]["type"], rejected["state"]["name"]) == ("CANCELLED", "Rejected")
+        assert rejected["state"]["message"].startswith("rejected: not before the release.")
+        assert (asked["state"]["name"], asked["run_count"]) == ("Suspended", 2)
+        assert (approved["state"]["type"], approved["run_count"]) == ("COMPLETED", 2)
+        assert approved["state"]["message"].endswith("approved: fine now")
+        assert made.containers_of(run, since) == 1
+
+
+@pytest.fixture(scope="module")
+def waiting(dashboard: Dashboard) -> str:
+    """A run whose second steps take minutes, all of them."""
+    run = dashboard.submit({"spec": WAITS})
+    dashboard.wait(run, {"RUNNING"})
+    eventually(lambda: _waits(run), 2, seconds=120)
+    return run
+
+
+class TestStopping:
+    """Cancelled, killed, with the server killed too: one run, and nothing of it twice."""
+
+    def test_cancel_ends_the_containers_and_says_what_is_kept(
+        self, person: Person, dashboard: Dashboard, waiting: str
+    ) -> None:
+        person.choose(waiting, "Cancel").get_by_role("button", name="Cancel Flow Run").click()
+        eventually(lambda: containers_of(waiting), [], seconds=30)
+        run = dashboard.wait(waiting)
+        overview = dashboard.artifacts(waiting)["waits-overview"]
+        person.look(f"artifacts/artifact/{overview['id']}", "What to do")
+        person.eyes.picture(person.page, "cancelled")
+
+        assert run["state"]["type"] == "CANCELLED"
+        assert "The run was stopped. Kept: 0 of 2 workspaces, 2 finished steps." in overview["data"]
+
+    def test_retry_goes_on_after_a_cancel_and_after_worker_and_server_were_killed(
+        self, person: Person, dashboard: Dashboard, installation: Installation, waiting: str, made: Made
+    ) -> None:
+        """The finished step is not repeated, whatever the end; what the killed one left is removed."""
+        person.retry(waiting)
+        dashboard.wait(waiting, {"RUNNING"})
+        eventually(lambda: _waits(waiting), 2, seconds=120)
+        since = time.time()
+        for name in ("worker", "prefect"):
+            _kill(installation.home / name)
+        up = installation.command("up")
+        assert up.code == 0, up.stderr
+        add_host(dashboard, "released.example")
+        dead = {"type": "CRASHED", "name": "Crashed", "message": "as crash-silent-runs.yaml does"}
+        dashboard.ask("POST", f"flow_runs/{waiting}/set_state", {"state": dead, "force": True})
+        person.retry(waiting)
+        dashboard.wait(waiting, {"RUNNING"})
+        run = dashboard.wait(waiting)
+        person.look_at_run(waiting)
+        person.eyes.picture(person.page, "survived", whole=True)
+
+        assert (run["state"]["type"], run["run_count"]) == ("COMPLETED", 3), run["state"]
+        assert made.containers_of(waiting, since) == 2
+        assert containers_of(waiting) == []
+        manifest = dashboard.manifest(waiting)
+        assert [[step.how for step in result.steps] for result in manifest.workspaces] == [["cached", "executed"]] * 2
+
+
+def _waits(run: str) -> int:
+    """How many second steps run now."""
+    return sum("batchwright.step=2" in line for line in containers_of(run))
+
+
+def _kill(folder: Path) -> None:
+    """Kill what we started there, with all that it has started: as a power cut does, but for the containers."""
+    (record,) = folder.glob("*.json")
+    family = [int(json.loads(record.read_text())["pid"])]
+    for pid in family:
+        children = Path(f"/proc/{pid}/task/{pid}/children")
+        family += [int(child) for child in children.read_text().split()] if children.exists() else []
+    for pid in family:
+        os.kill(pid, signal.SIGKILL)
