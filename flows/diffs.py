@@ -264,8 +264,10 @@ def _tracked(
     """The index as an earlier ``git add --all`` left it, as far as it says what is tracked."""
     removed = {os.fsencode(file.old_name) for file in before if file.old_name != file.new_name and file.old_name}
     added = {os.fsencode(file.new_name) for file in before if file.old_name != file.new_name and file.new_name}
-    yield from (entry for path, entry in base.items() if path not in removed - added)
-    for path in added - base.keys():
+    # A submodule that became a file is none any more, whatever stands there now.
+    gone = {path for path in removed if path not in added or (path in base and base[path].mode == _SUBMODULE)}
+    yield from (entry for path, entry in base.items() if path not in gone)
+    for path in added - (base.keys() - gone):
         if path in changed and changed[path].kind in ("file", "link"):
             yield IndexEntry(path, 0o100644, _EMPTY_BLOB)  # git reads the file anyway
 

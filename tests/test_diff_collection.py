@@ -253,6 +253,15 @@ def test_a_submodule_stays_unless_it_is_removed(tmp_path):
     assert names(diff) == [("deleted", "other")]
 
 
+@pytest.mark.parametrize("kind", WORKSPACES)
+@pytest.mark.parametrize("first", [Edit("link", b"c.log", b"dir"), Edit("write", b"c.log", b"x\n")])
+def test_a_submodule_that_became_a_file_is_none_any_more(kind, first: Edit):
+    base = [Edit("write", b".gitignore", b"*.log\n"), Edit("submodule", b"c.log")]
+    a_folder_now = [Edit("delete"), Edit("write", b"c.log/f", b"x\n")]  # and .gitignore, the first path, is gone
+
+    check(kind, base, [[first], a_folder_now])
+
+
 def test_settings_of_submodules_hold_when_their_file_is_removed(tmp_path):
     """Git takes them from HEAD then: what the repository ignores of a submodule, its removal too, stays ignored."""
     settings = b'[submodule "m"]\n\tpath = sub/module\n\turl = https://example.com/m\n\tignore = all\n'
