@@ -1,4 +1,4 @@
-"""What people do in the dashboard, in a real browser: approve, cancel, retry.
+"""What people do in the dashboard, in a real browser: run, watch, approve, cancel, retry.
 
 Prefect's server, a worker of `batchwright up`, containers: all real. What is seen is kept as pictures, too.
 """
@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from playwright.sync_api import Locator, Page, expect
@@ -25,7 +26,24 @@ from tests.harness import Installation, eventually
 
 pytestmark = [pytest.mark.browser, pytest.mark.docker, pytest.mark.flow]
 
-SHOP, BILLING = "github.com/acme/shop", "github.com/acme/billing"
+SHOP, BILLING, HANDBOOK = (f"github.com/acme/{name}" for name in ("shop", "billing", "handbook"))
+SPEC = f"""\
+name: from-the-form
+on:
+  - repositoriesMatchingQuery: repo:acme/(shop|billing|handbook)$
+steps:
+  - run: echo "the token is $TOKEN"; for n in $(seq 300); do [ -e /seen ] && break; sleep 1; done; echo one > new
+    env: [TOKEN]
+    container: {BUSYBOX}
+  - run: ${{{{ if eq repository.name "{SHOP}" }}}}grep server.example /etc/hosts${{{{ else }}}}true${{{{ end }}}}
+    container: {BUSYBOX}
+  - run: "false"
+    if: ${{{{ matches (join steps.added_files " ") "*Dockerfile*" }}}}
+    container: {BUSYBOX}
+changesetTemplate: {{title: Add a file, branch: b, commit: {{message: M}}}}
+"""
+"""Its first step waits until somebody has seen it; the second fails in one repository until a host is known."""
+
 WAITS = f"""\
 name: waits
 on: [{{repository: {SHOP}}}, {{repository: {BILLING}}}]
@@ -123,6 +141,103 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
     ):
         yield Made(file)
         process.terminate()
+
+
+def keep_secret(dashboard: Dashboard) -> None:
+    """Make the block that the form is to be given."""
+    block_type = dashboard.ask("GET", "block_types/slug/step-secrets")
+    wanted = {"block_schemas": {"block_type_id": {"any_": [block_type["id"]]}}}
+    (schema, *_) = dashboard.ask("POST", "block_schemas/filter", wanted)
+    data = {"values": {"TOKEN": "s3cret-value"}}
+    block = {"name": "release", "block_type_id": block_type["id"], "block_schema_id": schema["id"], "data": data}
+    dashboard.ask("POST", "block_documents/", block)
+
+
+@pytest.fixture(scope="module")
+def submitted(dashboard: Dashboard, prefect_server: LocalServer, eyes: Eyes, made: Made) -> str:
+    """A run from the form: the spec pasted, the block with the secrets picked."""
+    keep_secret(dashboard)
+    page = eyes.page()
+    page.goto(f"{prefect_server.ui_url}/v2/deployments/deployment/{dashboard.deployment()['id']}/run")
+    page.get_by_label("spec", exact=True).fill(SPEC)
+    page.get_by_role("tab", name="StepSecrets").click()
+    page.get_by_role("tabpanel", name="StepSecrets").get_by_role("button", name="Select a block").click()
+    page.get_by_text("release", exact=True).last.click()
+    eyes.picture(page, "form", whole=True)
+    with page.expect_response("**/create_flow_run") as answer:
+        page.get_by_role("button", name="Submit").click()
+    run = str(answer.value.json()["id"])
+    page.close()
+    return run
+
+
+@pytest.fixture(scope="module")
+def live_logs(submitted: str, dashboard: Dashboard, prefect_server: LocalServer, eyes: Eyes) -> str:
+    """The page of the run with its logs, as somebody sees it while the steps still wait to be seen."""
+    page = eyes.page()
+    page.goto(f"{prefect_server.ui_url}/v2/runs/flow-run/{submitted}")
+    page.get_by_role("tab", name="Logs").click()
+    page.get_by_text("the token is").first.wait_for()
+    eyes.picture(page, "live-logs")
+    assert dashboard.ask("GET", f"flow_runs/{submitted}")["state"]["type"] == "RUNNING"
+    shown = page.content()
+    page.close()
+    eventually(lambda: len(_steps(submitted)), 3, seconds=120)
+    for container in _steps(submitted):
+        subprocess.run(("docker", "exec", "--user", "0", container, "/bin/touch", "/seen"), check=True)
+    return shown
+
+
+def _steps(run: str) -> list[str]:
+    """The containers of steps of a run, by their ids."""
+    command = ("docker", "ps", "--quiet", "--filter", "label=batchwright.step")
+    chosen = ("--filter", f"label=batchwright.run=from-the-form-{run.rpartition('-')[2]}")
+    return subprocess.run((*command, *chosen), capture_output=True, text=True, check=True).stdout.split()
+
+
+@pytest.fixture(scope="module")
+def failed(submitted: str, live_logs: str, dashboard: Dashboard) -> dict[str, Any]:
+    return dashboard.wait(submitted)
+
+
+class TestWatching:
+    def test_the_spec_arrives_as_it_was_pasted(self, dashboard: Dashboard, submitted: str) -> None:
+        assert dashboard.ask("GET", f"flow_runs/{submitted}")["parameters"]["spec"] == SPEC
+
+    def test_output_is_live_in_the_logs_and_the_secret_is_not_in_it(self, live_logs: str) -> None:
+        assert "the token is ${{ secrets.TOKEN }}" in live_logs
+        assert "s3cret-value" not in live_logs
+
+    def test_a_failed_run_says_where_and_why(self, person: Person, failed: dict[str, Any]) -> None:
+        person.look_at_run(failed["id"])
+        person.page.get_by_text("Skipped").first.wait_for()
+        person.page.get_by_text(f"{SHOP} · step 2 · {BUSYBOX}").first.wait_for()
+        person.eyes.picture(person.page, "failed-run", whole=True)
+
+        assert failed["name"] == "from-the-form"
+        assert failed["state"]["message"].startswith("2 of 3 workspaces completed; 1 failed; steps: 6 run")
+
+    def test_the_overview_leads_to_the_cause_the_page_and_the_report(
+        self, person: Person, dashboard: Dashboard, failed: dict[str, Any]
+    ) -> None:
+        artifacts = dashboard.artifacts(failed["id"])
+        person.look(f"artifacts/artifact/{artifacts['from-the-form-overview']['id']}", "What to do")
+        person.eyes.picture(person.page, "overview", whole=True)
+        person.page.get_by_role("link", name=SHOP).first.click()
+        person.page.get_by_text("grep server.example /etc/hosts").first.wait_for()
+        person.eyes.picture(person.page, "workspace-page", whole=True)
+        person.look(f"artifacts/artifact/{artifacts['from-the-form-workspaces']['id']}", BILLING)
+        person.eyes.picture(person.page, "table")
+        person.look(f"artifacts/artifact/{artifacts['from-the-form-report']['id']}", "Report of")
+        address = person.page.get_by_role("link", name="Report of").get_attribute("href")
+
+        assert address is not None
+        person.page.goto(address)
+        person.page.locator("#todo a").first.click()
+        expect(person.page.locator(".workspace[open] .failure")).to_contain_text("exit code 1")
+        person.eyes.picture(person.page, "report", whole=True)
+        assert person.page.locator(".workspace").count() == 3
+        assert "s3cret-value" not in person.page.content()
 
 
 class TestApproval:
