@@ -1,4 +1,4 @@
-"""What people do in the dashboard, in a real browser: run, watch, approve, cancel, retry.
+"""What people do in the dashboard, in a real browser: run, watch, retry, approve, cancel.
 
 Prefect's server, a worker of `batchwright up`, containers: all real. What is seen is kept as pictures, too.
 """
@@ -75,7 +75,7 @@ class Person:
 
     def look(self, path: str, awaited: str) -> None:
         """Open a page, and wait for a text on it."""
-        self.page.goto(f"{self.ui}/v2/{path}")
+        self.page.goto(f"{self.ui}/v2/{path}", wait_until="domcontentloaded")
         self.page.get_by_text(awaited).first.wait_for()
 
     def look_at_run(self, run: str, tab: str = "Task Runs") -> None:
@@ -200,6 +200,13 @@ def failed(submitted: str, live_logs: str, dashboard: Dashboard) -> dict[str, An
     return dashboard.wait(submitted)
 
 
+@pytest.fixture(scope="module")
+def retried_at(failed: dict[str, Any], dashboard: Dashboard) -> float:
+    """When what lies outside was mended."""
+    add_host(dashboard, "server.example")
+    return time.time()
+
+
 class TestWatching:
     def test_the_spec_arrives_as_it_was_pasted(self, dashboard: Dashboard, submitted: str) -> None:
         assert dashboard.ask("GET", f"flow_runs/{submitted}")["parameters"]["spec"] == SPEC
@@ -238,6 +245,30 @@ class TestWatching:
         person.eyes.picture(person.page, "report", whole=True)
         assert person.page.locator(".workspace").count() == 3
         assert "s3cret-value" not in person.page.content()
+
+
+class TestRetrying:
+    def test_retry_runs_what_has_no_result_and_makes_one_coherent_run(
+        self, person: Person, dashboard: Dashboard, failed: dict[str, Any], retried_at: float, made: Made
+    ) -> None:
+        """One container, in the one workspace that had failed; the two others are not even set up."""
+        person.retry(failed["id"])
+        run = dashboard.wait(failed["id"], {"RUNNING"}) and dashboard.wait(failed["id"])
+        person.look_at_run(failed["id"])
+        person.page.get_by_text("Cached").first.wait_for()
+        person.eyes.picture(person.page, "retried-run", whole=True)
+
+        assert (run["state"]["type"], run["run_count"]) == ("COMPLETED", 2), run["state"]
+        assert made.containers_of(failed["id"], retried_at) == 1
+        manifest = dashboard.manifest(failed["id"])
+        assert {result.title: [step.how for step in result.steps] for result in manifest.workspaces} == {
+            BILLING: ["executed", "executed", "skipped"],
+            HANDBOOK: ["executed", "executed", "skipped"],
+            SHOP: ["cached", "executed", "skipped"],
+        }
+        assert (manifest.state, manifest.changeset_specs) == ("completed", 3)
+        overview = dashboard.artifacts(failed["id"])["from-the-form-overview"]
+        assert overview["data"].startswith("# `from-the-form`: completed\n\n3 of 3 workspaces completed")
 
 
 class TestApproval:
