@@ -5,8 +5,10 @@ Upstream: cmd/executor/internal/apiclient/queue. Bodies are JSON values; what a 
 
 from __future__ import annotations
 
+import json
 import logging
 import random
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -26,8 +28,14 @@ JsonObject = dict[str, Any]
 FIRST_DELAY_SECONDS = 0.05
 LONGEST_DELAY_SECONDS = 3.0
 CONNECT_SECONDS = 10.0
+ANSWER_SECONDS = 60.0
+"""How long an answer is waited for: a dequeue may transform a large job first."""
+HEARTBEAT_SECONDS = 8.0
+"""The same for a heartbeat: the next one must come before the instance gives our jobs away, 25 s after the last."""
 _RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504})
 _UNKNOWN_JOB = "unknown job"
+_SURROGATE = re.compile("[\ud800-\udfff]")
+"""What is left of bytes that are no UTF-8, in the output of a step for instance: JSON cannot hold it."""
 
 
 class QueueTrouble(Exception):
@@ -107,8 +115,7 @@ class QueueClient:
     ) -> None:
         self.url, self.executor = url.rstrip("/"), executor
         self._token, self._queue, self._queues = token, queue, queues
-        # No limit on the answer, as upstream: a dequeue may transform a large job. Dead connections are noticed by TCP.
-        self._http = transport or httpx.Client(timeout=httpx.Timeout(60.0, connect=CONNECT_SECONDS))
+        self._http = transport or httpx.Client()
 
     def close(self) -> None:
         """End the connections."""
@@ -152,14 +159,15 @@ class QueueClient:
             "srcCliVersion": "",
             "prometheusMetrics": "",
         }
-        ids = sorted(jobs)
+        ids = sorted(set(jobs))
         if self._queues:
             body["queueNames"] = list(self._queues)
             named = [{"queueName": name, "jobIds": [str(job) for job in ids]} for name in self._queues[:1]]
             body["jobIdsByQueue"] = named if ids else []
         else:
             body["jobIds"] = ids
-        answer = self._call("POST", self._queue_path("heartbeat"), body, Patience(0), self._headers())
+        path = self._queue_path("heartbeat")
+        answer = self._call("POST", path, body, Patience(0), self._headers(), timeout_seconds=HEARTBEAT_SECONDS)
         found = _object(answer, "heartbeat")
         return Heartbeat(_ids(found.get("knownIds")), _ids(found.get("cancelIds")))
 
@@ -184,17 +192,21 @@ class QueueClient:
         headers: Mapping[str, str],
         *,
         refused: Callable[[httpx.Response, bool], httpx.Response | None] = lambda _answer, _again: None,
+        timeout_seconds: float = ANSWER_SECONDS,
     ) -> httpx.Response:
         """One call, tried again as long as ``patience`` lasts. ``refused`` may take an answer that is no success.
 
         It is told whether an earlier try may have arrived, though we heard nothing good of it.
         """
+        content = None if body is None else _SURROGATE.sub("\ufffd", json.dumps(body, ensure_ascii=False)).encode()
+        headers = headers if content is None else {**headers, "Content-Type": "application/json"}
+        timeout = httpx.Timeout(timeout_seconds, connect=min(CONNECT_SECONDS, timeout_seconds))
         verb, deadline, tries = path.rpartition("/")[2], time.monotonic() + patience.seconds, 0
         while True:
             wait = _delay(tries)
             try:
-                answer = self._http.request(method, self.url + path, json=body, headers=headers)
-            except httpx.TransportError as error:
+                answer = self._http.request(method, self.url + path, content=content, headers=headers, timeout=timeout)
+            except (httpx.TransportError, httpx.DecodingError) as error:
                 said = f"{self.url} cannot be reached ({error or type(error).__name__})"
             else:
                 if answer.is_success:
@@ -239,9 +251,9 @@ class JobClient:
     def add_log_entry(self, entry: Mapping[str, Any]) -> int:
         """Add an entry; its number, from 1. If an answer gets lost it may be there twice: the number tells."""
         answer = self._post("addExecutionLogEntry", entry)
-        number = answer.json()
+        number = _value(answer)
         if not isinstance(number, int):
-            raise QueueRefused("addExecutionLogEntry", f"answered {answer.text[:100]!r} in place of a number")
+            raise QueueUnavailable("addExecutionLogEntry", f"answered {answer.text[:100]!r} in place of a number")
         return number
 
     def update_log_entry(self, number: int, entry: Mapping[str, Any]) -> None:
@@ -300,18 +312,26 @@ class JobClient:
 
 
 def _object(answer: httpx.Response, verb: str) -> JsonObject:
-    try:
-        found = answer.json()
-    except ValueError:
-        found = None
+    found = _value(answer)
     if not isinstance(found, dict):
         raise QueueUnavailable(verb, "the answer is no JSON object")
     return found
 
 
+def _value(answer: httpx.Response) -> Any:
+    """The JSON value of an answer; None if it is none."""
+    try:
+        return answer.json()
+    except (ValueError, RecursionError):
+        return None
+
+
 def _ids(found: Any) -> frozenset[int]:
     """The ids of a heartbeat: numbers, texts, or texts with the queue's name (``42-batches``); null is none."""
-    return frozenset(int(str(item).partition("-")[0]) for item in found or ())
+    try:
+        return frozenset(int(str(item).partition("-")[0]) for item in found or ())
+    except (TypeError, ValueError) as error:
+        raise QueueUnavailable("heartbeat", f"the answer holds ids that are none ({error})") from error
 
 
 def _said(answer: httpx.Response) -> str:

@@ -203,6 +203,40 @@ def test_a_job_goes_on_from_the_result_that_came_with_it(
     assert ("step.docker.apply-diff" in keys(ended)) is native
 
 
+@pytest.mark.parametrize(
+    "more", [[], ["skipped"], ["static"]], ids=["cached whole", "skipped later", "skipped at once"]
+)
+@BOTH
+def test_a_result_that_came_with_a_job_is_its_result_if_nothing_else_ran(
+    machine: Machine, executions: Executions, runtime: FakeRuntime, native: bool, more: list[str]
+) -> None:
+    """Without a result the instance calls the job failed."""
+    diff = "diff --git new.txt new.txt\nnew file mode 100644\n--- /dev/null\n+++ new.txt\n@@ -0,0 +1 @@\n+hi\n"
+    cached = {"stepIndex": 0, "diff": diff, "stdout": "", "stderr": "", "outputs": {}}
+    condition = "false" if more == ["static"] else "${{ eq previous_step.stdout `x` }}"
+    steps = ["out never", *({"run": "out no", "if": condition} for _ in more)]
+    skipped = {"1": {}} if more == ["static"] else {}
+
+    given = {"cachedStepResultFound": True, "cachedStepResult": cached, "skippedSteps": skipped}
+    ended = machine.work_off(executions.enqueue(*steps, native=native, **given))
+
+    assert ended["state"] == "completed", ended["failure"]
+    (result,) = results_of(ended)
+    assert (result["stepIndex"], diff_of(result)) == (0, diff)
+    assert runtime.scripts == []
+
+
+def test_a_native_job_without_a_step_to_run_is_complete(machine: Machine, executions: Executions) -> None:
+    """The instance sends none of the steps whose `if` it found to be false."""
+    step = {"run": "out never", "if": "false"}
+    number = executions.enqueue(step, native=True, skippedSteps={"0": {}})
+
+    ended = machine.work_off(number)
+
+    assert ended["state"] == "completed", ended["failure"]
+    assert results_of(ended)[0]["skipped"] is True
+
+
 def test_a_job_that_fetches_only_its_workspace_sees_nothing_else(machine: Machine, executions: Executions) -> None:
     number = executions.enqueue("cat web/a.txt\ncat README.md", native=True, path="web", onlyFetchWorkspace=True)
 

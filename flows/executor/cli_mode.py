@@ -50,10 +50,13 @@ def read_command(step: CliStep) -> ExecCommand:
 
 
 class CliStory(EventStream):
-    """An ``input_run.Observer`` that writes event lines into one log entry."""
+    """An ``input_run.Observer`` that writes event lines into one log entry.
+
+    Instances before 4.3 give the step no key: upstream's executor then takes its index, which is 0.
+    """
 
     def __init__(self, entries: JobLog, step: CliStep) -> None:
-        self._entry = entries.open(f"step.src.{step.key}", ["src", *step.command])
+        self._entry = entries.open(f"step.src.{step.key or 0}", ["src", *step.command])
         super().__init__(self._write)
 
     @property

@@ -140,6 +140,9 @@ class JobLog:
                 return
             except QueueTrouble as trouble:
                 log.warning("log entries wait to be sent: %s", trouble)
+            except Exception:
+                # Results ride in entries: who sends them must go on.
+                log.exception("log entries wait to be sent, for a reason that nobody foresaw")
 
     def _send_all(self) -> None:
         with self._sending:
@@ -151,7 +154,7 @@ class JobLog:
                 size += len(content["out"])
                 try:
                     self._send(entry, content)
-                except QueueTrouble:
+                except Exception:
                     entry.not_sent()
                     raise
             self._pause_seconds = max(self._sync_seconds, size / CHARACTERS_A_SECOND)

@@ -159,13 +159,14 @@ class JobRun:
         job = self.job
         story: NativeStory | CliStory
         seconds: float | None
-        if job.docker_steps:
+        is_native = not job.cli_steps  # a native job may have no step left: skipped ones are not among its steps
+        if is_native:
             given = self._read_input(INPUT)
             environment = [entry for step in job.docker_steps for entry in step.env]
             version, files, as_root, seconds = 2, WORKSPACE_FILES, False, None
         else:
             if len(job.cli_steps) != 1:
-                raise JobRefused(f"the job has {len(job.cli_steps)} steps of src-cli and none of containers; want one")
+                raise JobRefused(f"the job has {len(job.cli_steps)} steps of src-cli; want one")
             command = read_command(job.cli_steps[0])
             given = self._read_input(command.input)
             version, environment = 2 if command.binary_diffs else 1, job.cli_steps[0].env
@@ -174,13 +175,13 @@ class JobRun:
         runtime = self._workshop.runtime_for(job, as_root)
         git_dir = self._fetch(given)
         folder = self._write_files(files)
-        story = self._begin_native(given) if job.docker_steps else self._begin_cli(given, runtime)
+        story = self._begin_native(given) if is_native else self._begin_cli(given, runtime)
         conditions = Conditions(
             outside=_outside(environment),
             limits=Limits(workspace_seconds=seconds),  # the job's own limit is the loop's
             files=folder,
             result_version=version,
-            heeds_skipped_steps=bool(job.docker_steps),
+            heeds_skipped_steps=is_native,
         )
         place = Place(self._workshop.home, self._workshop.store, runtime)
         run_id = f"job-{job.id}-{uuid4().hex[:8]}"
@@ -260,8 +261,12 @@ class JobRun:
                 self._story.ended([*results, *([nothing_ran] if nothing_ran else [])], self.failure)
             unsaid = self.failure.message if self.failure and not self._input else ""
             self._story.close(unsaid, failed=self.failure is not None)
-        elif self._story is not None and nothing_ran:
-            self._story.nothing_ran(*nothing_ran)
+        elif self._story is not None and self._input is not None and self.failure is None:
+            # Of a native job the results that are new were told step by step. Without one the instance fails the job.
+            first = self._input.given.first_step
+            sent_with_the_job = [each for each in results if each[1].step_index < first]
+            for key, result in [*sent_with_the_job, *([nothing_ran] if nothing_ran else [])]:
+                self._story.nothing_ran(key, result)
 
     def _tear_down(self) -> None:
         with self._entry("teardown.fs"):

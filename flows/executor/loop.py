@@ -71,7 +71,8 @@ class Loop:
 
     def __init__(self, queue: Queue, pace: Pace, work: Callable[[LiveJob], None]) -> None:
         self._queue, self._pace, self._work = queue, pace, work
-        self._live: dict[int, LiveJob] = {}
+        self._live: set[LiveJob] = set()
+        """A job that is given out again may be among them twice, while its first attempt still ends."""
         self._lock = Lock()
         self._changed = Condition(self._lock)
         self._stopped, self._giving_back, self._heart_stopped = Event(), Event(), Event()
@@ -96,13 +97,13 @@ class Loop:
         """End what runs, too, and leave it to others."""
         self._stopped.set()
         self._giving_back.set()
-        for live in list(self._live.values()):
+        for live in list(self._live):
             live.stopping.order(Reason.GIVEN_BACK)
 
     @property
     def jobs(self) -> list[int]:
         """The jobs that run now."""
-        return sorted(self._live)
+        return sorted({live.job.id for live in list(self._live)})
 
     def _take_jobs(self) -> None:
         began, pause = time.monotonic(), self._pace.poll_seconds
@@ -134,7 +135,7 @@ class Loop:
         self._taken += 1
         stopping = Stopping()
         patience = Patience(self._pace.patience_seconds, stopping.silence)
-        number, token = int(body.get("id") or 0), SecretStr(str(body.get("token") or ""))
+        number, token = _number(body.get("id")), SecretStr(str(body.get("token") or ""))
         client = self._queue.job(number, token, queue=str(body.get("queue") or ""), patience=patience)
         try:
             job = read_job(body)
@@ -145,7 +146,10 @@ class Loop:
         live = LiveJob(job, client, stopping, time.monotonic() + self._pace.job_seconds)
         live.thread = Thread(target=copy_context().run, args=(self._run, live), name=f"job-{number}")
         with self._lock:
-            self._live[number] = live
+            for older in self._live:
+                if older.job.id == job.id:
+                    older.stopping.order(Reason.LOST)
+            self._live.add(live)
         if self._giving_back.is_set():  # it came while we were asked to
             stopping.order(Reason.GIVEN_BACK)
         live.thread.start()
@@ -165,7 +169,7 @@ class Loop:
             log.exception("job %s ended in a way that nobody foresaw", live.job.id)
         finally:
             with self._changed:
-                self._live.pop(live.job.id, None)
+                self._live.discard(live)
                 self._changed.notify_all()
 
     def _wait_for_jobs(self) -> None:
@@ -178,25 +182,38 @@ class Loop:
         pause = 0.0
         while not self._heart_stopped.wait(pause):
             pause = self._pace.heartbeat_seconds
-            self._mind_the_time()
-            asked = self._told_to_be_alive()
             try:
-                answer = self._queue.heartbeat(live.job.id for live in asked)
+                self._beat_once()
             except QueueTrouble as trouble:
                 log.warning("the heartbeat was not heard: %s", trouble)
-                continue
-            for live in asked:
-                if live.job.id in answer.cancel:
-                    live.stopping.order(Reason.CANCELED)
-                elif live.job.id not in answer.known:
-                    live.stopping.order(Reason.LOST)
+            except Exception:
+                # Whatever it was: without a heartbeat every job here is lost, and no limit of time is kept.
+                log.exception("a heartbeat ended in a way that nobody foresaw")
+
+    def _beat_once(self) -> None:
+        self._mind_the_time()
+        asked = self._told_to_be_alive()
+        answer = self._queue.heartbeat(sorted({live.job.id for live in asked}))
+        for live in asked:
+            if live.job.id in answer.cancel:
+                live.stopping.order(Reason.CANCELED)
+            elif live.job.id not in answer.known:
+                live.stopping.order(Reason.LOST)
 
     def _told_to_be_alive(self) -> list[LiveJob]:
         """The jobs to keep. One that is not ours any more must be left to die: nobody else would get it."""
         with self._lock:
-            return [live for live in self._live.values() if not live.stopping.silence.is_set()]
+            return [live for live in self._live if not live.stopping.silence.is_set()]
 
     def _mind_the_time(self) -> None:
-        for live in list(self._live.values()):
+        for live in list(self._live):
             if time.monotonic() > live.deadline:
                 live.stopping.order(Reason.TIME_IS_OVER)
+
+
+def _number(id: Any) -> int:
+    """A job's number; 0 if it is none, and the job is refused."""
+    try:
+        return int(id or 0)
+    except (TypeError, ValueError):
+        return 0

@@ -73,7 +73,7 @@ class NativeStory:
         self.failed_command = f'running command "{entry.key}": command failed with exit code {exit_code}'
 
     def nothing_ran(self, key: str, result: AfterStepResult) -> None:
-        """Every step was skipped: ``result`` stands for the workspace as it was."""
+        """No step ran: ``result`` stands for the workspace as it was, or came with the job."""
         self._keep(self._open(result.step_index, "post"), key, result)
 
     def _keep(self, entry: LogEntry, key: str, result: AfterStepResult) -> None:
