@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -45,6 +46,11 @@ class WebhookRule(BaseModel):
     emit_event: bool = Field(
         default=False, description="Also emit a Prefect event with the parameters, for automations."
     )
+
+    @property
+    def mark(self) -> str:
+        """What tells this rule from others: a rule that says something else is another one."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:12]
 
     @field_validator("where")
     @classmethod

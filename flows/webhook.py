@@ -26,7 +26,7 @@ from starlette.responses import JSONResponse, Response
 from blocks.payload_templates import FieldMissing, look_up, rendered
 from blocks.webhook_rules import WebhookRule, WebhookRules
 
-from .webhook_guard import Believed, Ignored, InstanceAway, examine, ran_last
+from .webhook_guard import Believed, Ignored, InstanceAway, LastEmitted, examine, ran_last, tag_of
 from .webhook_metrics import OTHER, Metrics, known
 from .webhook_runs import PrefectAway, RunRefused, Runs, Started
 from .webhook_senders import SENDERS
@@ -106,6 +106,7 @@ class Receiver:
 
     def __init__(self, books: RuleBooks, runs: Runs, metrics: Metrics) -> None:
         self._books, self._runs, self._metrics = books, runs, metrics
+        self._emitted = LastEmitted()
         self._buckets: dict[str, _Bucket] = {}
         self._lock = Lock()
 
@@ -164,17 +165,21 @@ class Receiver:
         started: list[Started] = []
         emitted = repeats = 0
         for rule, parameters in planned:
-            if rule.emit_event:
+            rules_key = f"{key}:{rule.mark}"  # two rules may be for one deployment
+            if rule.emit_event and self._emitted.holds(sender, rule, believed):
+                repeats += 1
+            elif rule.emit_event:
                 event = f"batchwright.webhook.{rules.kind}"
-                self._runs.emit(event, f"batchwright.webhook.{sender}", parameters, key=key)
+                self._runs.emit(event, f"batchwright.webhook.{sender}", parameters, key=rules_key)
+                self._emitted.keep(sender, rule, believed)
                 emitted += 1
             if not rule.deployment:
                 continue
-            if ran_last(self._runs, rule.deployment, believed):
+            if ran_last(self._runs, rule, believed):
                 repeats += 1
                 continue
-            tags = ("webhook", f"webhook:{sender}", *believed.tags)
-            started.append(self._runs.start(rule.deployment, parameters, key=key, tags=tags))
+            tags = ("webhook", f"webhook:{sender}", tag_of(rule), *believed.tags)
+            started.append(self._runs.start(rule.deployment, parameters, key=rules_key, tags=tags))
         self._metrics.prefect_is(True)
         for run in started:
             if run.new:

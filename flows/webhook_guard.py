@@ -9,12 +9,14 @@ import base64
 import binascii
 import hashlib
 import json
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from threading import Lock
 from typing import Any
 
 from blocks.instance_errors import InstanceTrouble
-from blocks.webhook_rules import WebhookRules
+from blocks.webhook_rules import WebhookRule, WebhookRules
 
 from .webhook_runs import Runs
 
@@ -40,10 +42,18 @@ class Ignored:
 
 @dataclass(frozen=True)
 class Believed:
-    """The delivery says what is so. ``fields`` are for templates, below `instance`; ``tags`` for the run."""
+    """The delivery says what is so. ``fields`` are for templates, below `instance`."""
 
     fields: Mapping[str, str] = field(default_factory=dict)
-    tags: tuple[str, ...] = ()
+    batch_change: str = ""
+    """The tag of runs for it; "" if it is not known."""
+    applied_spec: str = ""
+    """The tag of runs for this batch spec, if the delivery says that it was applied: then a run of ours may be why."""
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """For the run."""
+        return tuple(tag for tag in (self.batch_change, self.applied_spec) if tag)
 
 
 def examine(rules: WebhookRules, event: str, payload: Mapping[str, Any]) -> Believed | Ignored:
@@ -73,18 +83,56 @@ def examine(rules: WebhookRules, event: str, payload: Mapping[str, Any]) -> Beli
         return Ignored(f"the batch change is {found.state}")
     digest = hashlib.sha256(found.spec.encode("utf-8", "surrogateescape")).hexdigest()
     fields = {"spec": found.spec, "spec_id": found.spec_id, "state": found.state, "spec_digest": digest}
-    return Believed(fields, (f"batch-change:{id}", f"batch-spec:{digest[:16]}"))
+    applied_spec = f"batch-spec:{digest[:16]}" if event == "batch_change:apply" else ""
+    return Believed(fields, f"batch-change:{id}", applied_spec)
 
 
-def ran_last(runs: Runs, deployment: str, believed: Believed) -> bool:
-    """Whether the last run for this batch change had the same batch spec: then this is about what it applied itself.
+def tag_of(rule: WebhookRule) -> str:
+    """The tag of the runs that a rule starts."""
+    return f"webhook-rule:{rule.mark}"
+
+
+def ran_last(runs: Runs, rule: WebhookRule, believed: Believed) -> bool:
+    """Whether the rule's last run for this batch change had the batch spec: then this is about what it applied itself.
 
     Raises PrefectAway.
     """
-    if not believed.tags:
+    if not believed.applied_spec:
         return False
-    batch_change, spec = believed.tags
-    return spec in runs.last_tags(deployment, batch_change)
+    return believed.applied_spec in runs.last_tags(rule.deployment, believed.batch_change, tag_of(rule))
+
+
+class LastEmitted:
+    """The batch spec of each rule's last event for a batch change, as runs have it in their tags. For many threads.
+
+    It is forgotten with the process, and beyond so many: then one event more is emitted, and no loop comes of that.
+    """
+
+    def __init__(self, most: int = 10_000) -> None:
+        self._most = most
+        self._specs: OrderedDict[tuple[str, str, str], str] = OrderedDict()
+        self._lock = Lock()
+
+    def holds(self, sender: str, rule: WebhookRule, believed: Believed) -> bool:
+        """Whether the rule's last event for this batch change had the batch spec."""
+        with self._lock:
+            return (
+                bool(believed.applied_spec) and self._specs.get(_key(sender, rule, believed)) == believed.applied_spec
+            )
+
+    def keep(self, sender: str, rule: WebhookRule, believed: Believed) -> None:
+        """Note an event that was emitted."""
+        if not believed.batch_change:
+            return
+        with self._lock:
+            self._specs[_key(sender, rule, believed)] = believed.applied_spec
+            self._specs.move_to_end(_key(sender, rule, believed))
+            while len(self._specs) > self._most:
+                self._specs.popitem(last=False)
+
+
+def _key(sender: str, rule: WebhookRule, believed: Believed) -> tuple[str, str, str]:
+    return sender, rule.mark, believed.batch_change
 
 
 def _user_number(id: object) -> str:

@@ -55,14 +55,14 @@ class Runs:
             )
         return Started(deployment, answer.json()["id"], answer.status_code == 201)
 
-    def last_tags(self, deployment: str, tag: str) -> frozenset[str]:
-        """The tags of the deployment's last run that has this one; none if there is no such run. Raises PrefectAway."""
+    def last_tags(self, deployment: str, *tags: str) -> frozenset[str]:
+        """The tags of the deployment's last run that has these; none if there is no such run. Raises PrefectAway."""
         with _understood("runs"):
             answer = self._client.request(
                 "POST",
                 "/flow_runs/filter",
                 json={
-                    "flow_runs": {"tags": {"all_": [tag]}},
+                    "flow_runs": {"tags": {"all_": list(tags)}},
                     "deployments": {"id": {"any_": [str(self._deployment_id(deployment))]}},
                     "sort": "EXPECTED_START_TIME_DESC",
                     "limit": 1,

@@ -167,7 +167,11 @@ def github_rules() -> WebhookRules:
                     "spec": "{payload.repository.full_name}",
                     "options": {"only": "*/{payload.repository.full_name}"},
                 },
-            )
+            ),
+            *(
+                WebhookRule(event="release", deployment=DEPLOYMENT, parameters={"spec": spec})
+                for spec in ("first", "second")
+            ),
         ],
     )
 
@@ -229,6 +233,14 @@ class TestStarting:
         assert (first.status_code, first.json()["outcome"]) == (202, "started")
         assert (again.status_code, again.json()["outcome"]) == (200, "repeated")
         assert service.run(first)["id"] == service.run(again)["id"]
+
+    def test_two_rules_for_one_deployment_start_two_runs_and_each_once(self, service: Service) -> None:
+        started, again = (service.github(PUSH, event="release", delivery="d-release").json() for _ in range(2))
+
+        runs = [service.prefect("GET", f"flow_runs/{run['flow_run']}") for run in started["runs"]]
+        assert [run["parameters"]["spec"] for run in runs] == ["first", "second"]
+        assert again["outcome"] == "repeated"
+        assert [run["flow_run"] for run in again["runs"]] == [run["id"] for run in runs]
 
     def test_not_even_at_the_same_moment(self, service: Service) -> None:
         before = service.count()
