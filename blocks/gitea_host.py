@@ -97,10 +97,10 @@ class GiteaHost:
             return str(found["full_name"])
 
     def find(self, repository: str, branch: str, head_repository: str) -> ReviewRequest | None:
-        """Gitea finds by base and head together only, so the pull requests are read from the newest on."""
+        """Gitea finds by base and head together only, so the pull requests are read, as it lists them: newest first."""
         wanted = (head_repository or repository).lower()
         found: ReviewRequest | None = None
-        for entry in self._pages(f"{_repo(repository)}/pulls", {"state": "all", "sort": "recentcreated"}):
+        for entry in self._pages(f"{_repo(repository)}/pulls", {"state": "all"}):
             head = entry["head"]
             if head["ref"] != branch or str((head.get("repo") or {}).get("full_name", "")).lower() != wanted:
                 continue

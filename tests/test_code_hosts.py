@@ -153,6 +153,15 @@ class TestStory:
         (request,) = host.changes(repository=path)
         assert request["draft"] is True
 
+    def test_a_draft_can_become_ready_with_a_new_title(self, host: RunningHost, office: Office, change: Change) -> None:
+        office.publish(office.run(changed(change, published="draft")))
+        renamed = changed(change, title="Use the newest mirror")
+
+        assert done(office.publish(office.run(renamed))) == ["updated"]
+        (request,) = host.changes(repository=change.path)
+        assert (request["title"], request["draft"]) == ("Use the newest mirror", False)
+        assert done(office.publish(office.run(renamed))) == ["left"]
+
     def test_what_people_change_stays_until_the_spec_says_something_else(
         self, host: RunningHost, office: Office, change: Change
     ) -> None:

@@ -41,7 +41,7 @@ from tests.gitrepos import run_git
 from tests.proposals import BRANCH, NAME, Change, Office, changed, diff_of, move_base, push_as_person, repository_on
 
 COMMAND = Path(sys.executable).with_name("batchwright")
-REPOSITORIES = 26
+REPOSITORIES = 32
 MANY, SPREAD = 100, 5
 """Changesets of the story, and the repositories that they are in."""
 
@@ -83,6 +83,14 @@ def done(outcomes: list[Outcome]) -> list[str]:
 
 def keeper(office: Office) -> Keeper:
     return Keeper(office.tracking, Hosts(office.hosts), office.home)
+
+
+def forget(office: Office, **fields: object) -> None:
+    """The one tracked changeset is as these fields say: what a killed publisher did is not in its document."""
+    (key,) = office.tracking.documents()
+    document = office.tracking.open(key)
+    assert document.content is not None
+    document.write(document.content.model_copy(update=fields))
 
 
 class TestPublished:
@@ -161,9 +169,15 @@ class TestRuns:
         other = Office(office.folder / "other", office.root, office.names, office.hosts)
 
         (outcome,) = other.publish(other.run(imports={change.path: number}))
+        caring = keeper(other)
+        merged = list(caring.each(caring.merge, Selection(), per_minute=None))
         closed = other.publish(other.run(), removed="close")
 
         assert (outcome.done, outcome.branch) == ("imported", f"#{number}")
+        assert [(each.done, each.reason) for each in merged] == [
+            ("left", "it is somebody else's, and only tracked here")
+        ]
+        assert [each["state"] for each in host.changes(repository=change.path)] == ["open"]
         (tracked,) = other.tracked().values()
         assert (tracked.state, tracked.imported, tracked.url) == ("open", True, outcome.url)
         assert [(each.done, each.reason) for each in closed] == [
@@ -324,6 +338,73 @@ class TestUpkeep:
 
         assert (done(detached), done(after)) == (["detached"], [])
         assert [each["state"] for each in host.changes(repository=change.path)] == ["open"]
+
+    @pytest.mark.parametrize("by", ["request", "removal"])
+    def test_what_was_pushed_but_never_opened_is_taken_back(
+        self, host: RunningHost, office: Office, change: Change, by: str
+    ) -> None:
+        self._push_only(host, office, change)
+        caring = keeper(office)
+        (looked,) = caring.each(caring.refresh, Selection(), per_minute=None)
+        (merged,) = caring.each(caring.merge, Selection(), per_minute=None)
+
+        if by == "request":
+            closed = list(caring.each(caring.close, Selection(), per_minute=None))
+        else:
+            closed = office.publish(office.run(), removed="close")
+
+        told = "it has no review request yet; publish again"
+        assert [(each.done, each.reason) for each in (looked, merged)] == [("left", told)] * 2
+        assert [(each.done, each.actions) for each in closed] == [("closed", (f"remove the branch {BRANCH}",))]
+        assert run_git(host.repository(change.path), "branch", "--list", BRANCH) == ""
+
+    def _push_only(self, host: RunningHost, office: Office, change: Change) -> None:
+        """Publishing ends after the push: the host wants a pause just then, and we do not wait."""
+        impatient = Office(office.folder, office.root, office.names, [gitea(host, patience_seconds=0.5)])
+        host.control("limit", {"kind": "retry-after", "after": 1, "seconds": 0})
+        (failed,) = impatient.publish(office.run(change))
+        impatient.hosts[0].disconnect()
+        assert (failed.done, host.changes(repository=change.path)) == ("failed", [])
+        assert run_git(host.repository(change.path), "show", f"{BRANCH}:README.md") == "hello, new mirror"
+
+    def test_what_was_opened_but_never_noted_is_closed(self, host: RunningHost, office: Office, change: Change) -> None:
+        """As we leave it when we are killed just after the review request was made."""
+        office.publish(office.run(change))
+        forget(office, external_id="", url="", state="unpublished")
+
+        (closed,) = office.publish(office.run(), removed="close")
+
+        (request,) = host.changes(repository=change.path)
+        (tracked,) = office.tracked().values()
+        assert (closed.done, request["state"]) == ("closed", "closed")
+        assert (tracked.state, tracked.closed_by) == ("closed", "removal")
+        assert tracked.external_id == str(request["number"])
+
+    def test_another_review_request_under_the_number_is_left_alone(
+        self, host: RunningHost, office: Office, change: Change
+    ) -> None:
+        """As when the repository was removed and made again."""
+        office.publish(office.run(change))
+        number = str(host.changes(repository=change.path)[0]["number"])
+        run_git(host.repository(change.path), "branch", "theirs", "main")
+        fields = {"head": "theirs", "body": "mine"}
+        host.control("set", {"repository": change.path, "number": number, "fields": fields})
+        caring, new = keeper(office), changed(change, title="Other")
+
+        (closed,) = caring.each(caring.close, Selection(), per_minute=None)
+        (gone,) = office.publish(office.run(new))
+        (opened,) = office.publish(office.run(new), reopen=True)
+
+        assert (closed.done, "another review request under the number" in closed.reason) == ("failed", True)
+        assert (gone.done, gone.reason) == (
+            "failed",
+            "the review request is gone from the code host; --reopen makes a new one",
+        )
+        assert opened.done == "opened"
+        assert {(each["head"], each["title"], each["state"]) for each in host.changes(repository=change.path)} == {
+            ("theirs", change.title, "open"),
+            (BRANCH, "Other", "open"),
+        }
 
 
 class TestTrouble:

@@ -82,9 +82,9 @@ class TrackedChangeset(Record):
 
     @property
     def is_live(self) -> bool:
-        """Whether there is something on the host that can be closed or merged."""
-        return self.state in ("open", "draft", "pushed", "conflict", "failed") and bool(
-            self.external_id or self.state == "pushed"
+        """Whether there is something on the host that can be closed or merged, or may be, if we were killed."""
+        return self.state not in ("closed", "merged", "detached", "gone") and bool(
+            self.external_id or self.commit or self.pushing
         )
 
 

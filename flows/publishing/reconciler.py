@@ -17,7 +17,7 @@ from threading import Event
 from blocks.code_hosts import HostRefused, NotThere, People, Proposal, RequestExists, ReviewRequest
 from blocks.sources import RepositoryLocation
 
-from ..batches.tracked import SetPeople, TrackedChangeset, TrackedState, marker
+from ..batches.tracked import SetPeople, TrackedChangeset, TrackedState
 from ..gitcommand import GitFailed
 from ..mirror import Mirror
 from .changesets import RunChangesets, Wanted
@@ -25,10 +25,13 @@ from .commits import bare_repository, build_commit
 from .hosts import Place
 from .options import PublishOptions
 from .outcomes import Done, Outcome
+from .recognition import has_mark, read_own
 from .remotes import Remote
 from .tracking import Document
 
 log = logging.getLogger(__name__)
+
+GONE = "the review request is gone from the code host; --reopen makes a new one"
 
 _FORK_SECONDS = 60.0
 _SHORT = 10
@@ -139,17 +142,18 @@ class Reconciler:
             return
         if self._tracked.external_id:
             try:
-                self._request = self._host.read(self._path, self._tracked.external_id)
+                self._request = read_own(self._host, self._path, self._tracked)
+                return
             except NotThere:
-                raise Halt("failed", "the review request is gone from the code host", "gone") from None
-        else:
-            self._request = self._host.find(self._path, self._wanted.branch, self._tracked.head_repository)
-            self._check_found()
+                if not self._desk.options.reopen:
+                    raise Halt("failed", GONE, "gone") from None
+        self._request = self._host.find(self._path, self._wanted.branch, self._tracked.head_repository)
+        self._check_found()
 
     def _check_found(self) -> None:
         """A review request that we do not remember: ours by the marker, else somebody else's, or an old one."""
         found = self._request
-        if found is None or self._mark in found.body:
+        if found is None or has_mark(found, self._tracked):
             return
         if found.state == "open":
             raise Halt(
@@ -330,22 +334,24 @@ class Reconciler:
             )
             if new != old
         ]
+        edited = request
         if changed:
             self._do(
                 f"change the {', '.join(changed)}",
                 lambda: self._host.edit(self._path, request, title=title, body=body, base_branch=base),
             )
+            edited = replace(request, title=title, body=body, base_branch=base)
         if request.draft and wanted.publication == "yes" and self._tracked.publication != "yes":
-            self._do("mark as ready for review", lambda: self._host.mark_ready(self._path, request))
+            self._do("mark as ready for review", lambda: self._host.mark_ready(self._path, edited))
             changed.append("draft")
-            request = replace(request, draft=False)
+            edited = replace(edited, draft=False)
         if changed and self._done == "left":
             self._done = "updated"
-        self._request = request
+        self._request = edited
         self._note(
-            external_id=request.id,
-            url=request.url,
-            state=state_of(request),
+            external_id=edited.id,
+            url=edited.url,
+            state=state_of(edited),
             texts=wanted.texts,
             publication="yes" if wanted.publication == "yes" else self._tracked.publication or "draft",
             closed_by="",
@@ -389,10 +395,6 @@ class Reconciler:
 
     def _stamp(self) -> dict[str, object]:
         return {"run_id": self._desk.run.run_id, "run_started_at": self._desk.run.started_at}
-
-    @property
-    def _mark(self) -> str:
-        return marker(self._desk.run.batch_change, self._wanted.repository, self._wanted.branch)
 
     def _remote(self, path: str) -> Remote:
         return Remote(self._location(path), self._desk.scratch, self._desk.stop)

@@ -19,11 +19,14 @@ from ..batches.records import now
 from ..batches.tracked import TrackedChangeset
 from .hosts import Hosts
 from .outcomes import Done, Outcome
-from .reconciler import state_of
+from .recognition import find_own
+from .reconciler import GONE, state_of
 from .remotes import Remote
 from .tracking import Document, NothingTracked, Tracking
 
 _MEETINGS = 5
+_NONE_YET = "it has no review request yet; publish again"
+_NOT_OURS = "it is somebody else's, and only tracked here"
 
 Verb = Callable[[str], Outcome]
 """What is done with the changeset of a key."""
@@ -94,10 +97,12 @@ class Keeper:
         if not host.has_requests:
             return self.outcome(tracked, "left")
         try:
-            request = host.read(path, tracked.external_id)
+            request = find_own(host, path, tracked)
         except NotThere:
-            self._write(document, tracked, state="gone", problem="the review request is gone from the code host")
-            return self.outcome(tracked, "failed", "the review request is gone from the code host")
+            self._write(document, tracked, state="gone", problem=GONE)
+            return self.outcome(tracked, "failed", GONE)
+        if request is None:
+            return self.outcome(tracked, "left", _NONE_YET)
         health = host.health(path, request) if request.state == "open" else None
         tracked = self._write(document, tracked, **_seen(tracked, request, health), refreshed_at=now())
         return self.outcome(tracked, "left")
@@ -106,28 +111,35 @@ class Keeper:
         """Close a changeset's review request; on a host without them, remove the branch. Not somebody else's."""
         document, tracked = self._opened(key)
         if tracked.imported:
-            return self.outcome(tracked, "kept", "it is somebody else's, and only tracked here")
+            return self.outcome(tracked, "kept", _NOT_OURS)
         host, path = self._place(tracked)
         if not host.has_requests:
             return self._remove_branch(host, path, document, by)
-        request = host.read(path, tracked.external_id)
+        request = find_own(host, path, tracked)
+        if request is None:
+            return self._remove_branch(host, tracked.head_repository or path, document, by)
         if request.state != "open":
-            self._write(document, tracked, state=state_of(request))
+            self._write(document, tracked, external_id=request.id, url=request.url, state=state_of(request))
             return self.outcome(tracked, "left", f"it is {request.state} already")
+        tracked = self._write(document, tracked, external_id=request.id, url=request.url, closed_by=by)
         if not self._dry_run:
             host.close(path, request)
         self._write(document, tracked, state="closed", closed_by=by, problem="")
         return self.outcome(tracked, "closed", actions=("close the review request",))
 
     def merge(self, key: str, *, method: MergeMethod = "merge", approved: bool = False) -> Outcome:
-        """Merge a changeset if it is green: see ``why_not_green``."""
+        """Merge a changeset if it is green: see ``why_not_green``. Not somebody else's."""
         document, tracked = self._opened(key)
+        if tracked.imported:
+            return self.outcome(tracked, "left", _NOT_OURS)
         host, path = self._place(tracked)
         if not host.has_requests:
             return self.outcome(tracked, "left", "plain git has no review requests; merge the branch yourself")
-        request = host.read(path, tracked.external_id)
+        request = find_own(host, path, tracked)
+        if request is None:
+            return self.outcome(tracked, "left", _NONE_YET)
         if request.state != "open":
-            tracked = self._write(document, tracked, state=state_of(request))
+            tracked = self._write(document, tracked, external_id=request.id, url=request.url, state=state_of(request))
             return self.outcome(tracked, "left", f"it is {request.state} already")
         health = host.health(path, request)
         tracked = self._write(document, tracked, **_seen(tracked, request, health), refreshed_at=now())
@@ -215,7 +227,7 @@ def why_not_green(tracked: TrackedChangeset, request: ReviewRequest, health: Hea
     """Why a review request is not to be merged now; "" if it is green. ``approved``: only with an approving review."""
     if request.draft:
         return "it is a draft"
-    if not tracked.imported and request.head_commit not in tracked.ours:
+    if request.head_commit not in tracked.ours:
         return "somebody else put commits on its branch; merge it on the code host"
     if health.conflicts is not False:
         return "it conflicts with its base branch" if health.conflicts else "the host does not know yet if it conflicts"
@@ -230,7 +242,8 @@ def why_not_green(tracked: TrackedChangeset, request: ReviewRequest, health: Hea
 
 def _seen(tracked: TrackedChangeset, request: ReviewRequest, health: Health | None) -> dict[str, object]:
     keeps = tracked.state == "conflict" and request.state == "open"
-    seen: dict[str, object] = {"url": request.url, "state": tracked.state if keeps else state_of(request)}
+    state = tracked.state if keeps else state_of(request)
+    seen: dict[str, object] = {"external_id": request.id, "url": request.url, "state": state}
     if health is not None:
         seen |= {"review": health.review, "checks": health.checks, "conflicts": health.conflicts}
     return seen

@@ -9,6 +9,7 @@ from typing import Any
 from tests.code_hosts import repos
 from tests.code_hosts.core import Answer, Change, Host, Refused, Repository, Request, paged
 
+_SORTS = {"oldest", "recentupdate", "recentclose", "leastupdate", "mostcomment", "leastcomment", "priority"}
 _DRAFT = re.compile(r"^(?:WIP:|\[WIP\])", re.IGNORECASE)
 
 
@@ -58,6 +59,8 @@ class Gitea(Host):
     def _list(self, request: Request, path: str) -> Answer:
         if unknown := request.query.keys() - {"state", "sort", "limit", "page", "milestone", "labels", "poster"}:
             raise Refused(422, {"message": f"unknown {unknown}"})
+        if request.query.get("sort", "oldest") not in _SORTS:
+            raise Refused(422, {"message": "sort: value is not one of those allowed"})
         found = list(reversed(self.repository(path).changes))
         for change in found:
             self.look_at(change)
