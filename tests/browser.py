@@ -6,6 +6,7 @@ import logging
 import re
 import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,7 +44,8 @@ def _local_only(route: Route) -> None:
     """Prefect's page asks a service for settings, also when told not to be analysed: nothing leaves the machine.
 
     Requests are made by Playwright: Chromium itself gives up on all that it waits for when a network of the machine
-    comes or goes (ERR_NETWORK_CHANGED), as with every workspace of every run.
+    comes or goes (ERR_NETWORK_CHANGED), as with every workspace of every run. The server closes connections that were
+    idle for seconds, just when one is used again, too: then the request is made once more.
     """
     if re.match(r"(file|data|blob):", route.request.url):
         route.continue_()
@@ -52,9 +54,11 @@ def _local_only(route: Route) -> None:
         if not re.match(r"http://(127\.0\.0\.1|localhost)[:/]", route.request.url):
             route.abort()
         else:
-            route.fulfill(response=route.fetch())
-    except Error:
-        log.debug("the page was left while %s was asked for", route.request.url)
+            route.fulfill(response=route.fetch(max_retries=5))
+    except Error as error:
+        log.debug("%s: %s", route.request.url, error)
+        with suppress(Error):  # the page was left
+            route.abort()  # else a page would wait for ever
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""What people do in the dashboard, in a real browser: run, watch, retry, approve, cancel.
+"""What people do in the dashboard, in a real browser: run, watch, retry, schedule, approve, cancel.
 
 Prefect's server, a worker of `batchwright up`, containers: all real. What is seen is kept as pictures, too.
 """
@@ -11,7 +11,9 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ from playwright.sync_api import Locator, Page, expect
 from flows.server import LocalServer
 from infra.images import BUSYBOX
 from tests.browser import PATIENCE_SECONDS, Eyes
-from tests.dashboard import Dashboard, containers_of
+from tests.dashboard import ENDED, Dashboard, containers_of
 from tests.harness import Installation, eventually
 
 pytestmark = [pytest.mark.browser, pytest.mark.docker, pytest.mark.flow]
@@ -104,12 +106,18 @@ class Person:
         expect(dialog).to_be_hidden()
 
 
-@pytest.fixture
-def person(prefect_server: LocalServer, eyes: Eyes) -> Iterator[Person]:
+@contextmanager
+def somebody(server: LocalServer, eyes: Eyes) -> Iterator[Person]:
     page = eyes.page()
     expect.set_options(timeout=PATIENCE_SECONDS * 1000)
-    yield Person(prefect_server.ui_url, eyes, page)
+    yield Person(server.ui_url, eyes, page)
     page.close()
+
+
+@pytest.fixture
+def person(prefect_server: LocalServer, eyes: Eyes) -> Iterator[Person]:
+    with somebody(prefect_server, eyes) as person:
+        yield person
 
 
 def add_host(dashboard: Dashboard, name: str) -> None:
@@ -207,6 +215,16 @@ def retried_at(failed: dict[str, Any], dashboard: Dashboard) -> float:
     return time.time()
 
 
+@pytest.fixture(scope="module")
+def retried(
+    failed: dict[str, Any], retried_at: float, dashboard: Dashboard, prefect_server: LocalServer, eyes: Eyes
+) -> dict[str, Any]:
+    """The failed run, after Retry in its menu."""
+    with somebody(prefect_server, eyes) as person:
+        person.retry(failed["id"])
+    return dashboard.wait(failed["id"], {"RUNNING"}) and dashboard.wait(failed["id"])
+
+
 class TestWatching:
     def test_the_spec_arrives_as_it_was_pasted(self, dashboard: Dashboard, submitted: str) -> None:
         assert dashboard.ask("GET", f"flow_runs/{submitted}")["parameters"]["spec"] == SPEC
@@ -249,26 +267,75 @@ class TestWatching:
 
 class TestRetrying:
     def test_retry_runs_what_has_no_result_and_makes_one_coherent_run(
-        self, person: Person, dashboard: Dashboard, failed: dict[str, Any], retried_at: float, made: Made
+        self, person: Person, dashboard: Dashboard, retried: dict[str, Any], retried_at: float, made: Made
     ) -> None:
         """One container, in the one workspace that had failed; the two others are not even set up."""
-        person.retry(failed["id"])
-        run = dashboard.wait(failed["id"], {"RUNNING"}) and dashboard.wait(failed["id"])
-        person.look_at_run(failed["id"])
+        run = retried
+        person.look_at_run(run["id"])
         person.page.get_by_text("Cached").first.wait_for()
         person.eyes.picture(person.page, "retried-run", whole=True)
 
         assert (run["state"]["type"], run["run_count"]) == ("COMPLETED", 2), run["state"]
-        assert made.containers_of(failed["id"], retried_at) == 1
-        manifest = dashboard.manifest(failed["id"])
+        assert made.containers_of(run["id"], retried_at) == 1
+        manifest = dashboard.manifest(run["id"])
         assert {result.title: [step.how for step in result.steps] for result in manifest.workspaces} == {
             BILLING: ["executed", "executed", "skipped"],
             HANDBOOK: ["executed", "executed", "skipped"],
             SHOP: ["cached", "executed", "skipped"],
         }
         assert (manifest.state, manifest.changeset_specs) == ("completed", 3)
-        overview = dashboard.artifacts(failed["id"])["from-the-form-overview"]
+        overview = dashboard.artifacts(run["id"])["from-the-form-overview"]
         assert overview["data"].startswith("# `from-the-form`: completed\n\n3 of 3 workspaces completed")
+
+
+class TestSchedule:
+    def test_the_example_is_switched_on_and_off_in_the_dashboard(self, person: Person, dashboard: Dashboard) -> None:
+        person.look(f"deployments/deployment/{dashboard.deployment()['id']}", "Schedules")
+        switch = person.page.get_by_role("switch").first
+
+        switch.click()
+        eventually(lambda: _active_schedules(dashboard), [True])
+        person.eyes.picture(person.page, "schedule")
+        switch.click()
+        eventually(lambda: _active_schedules(dashboard), [False])
+
+    def test_a_scheduled_run_of_an_unchanged_world_costs_no_container(
+        self, person: Person, dashboard: Dashboard, retried: dict[str, Any], made: Made
+    ) -> None:
+        since = time.time()
+        run = dashboard.wait(_due_now(dashboard, retried["parameters"]))
+        person.look_at_run(run["id"])
+        person.page.get_by_text("Cached").first.wait_for()
+        person.eyes.picture(person.page, "nothing-new")
+
+        assert run["auto_scheduled"]
+        assert run["state"]["type"] == "COMPLETED", run["state"]
+        assert run["state"]["message"].endswith("nothing new: no step had to run again")
+        assert made.containers_of(run["id"], since) == 0
+
+
+def _active_schedules(dashboard: Dashboard) -> list[bool]:
+    return [schedule["active"] for schedule in dashboard.deployment()["schedules"]]
+
+
+def _due_now(dashboard: Dashboard, parameters: dict[str, Any]) -> str:
+    """The run that a daily schedule makes today; the worker takes it, and then the schedule is removed.
+
+    Prefect looks at a schedule that was added within a minute (PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS), and
+    makes no runs for times that are over by then: it is asked to do now what it does in its loop, from now on.
+    """
+    deployment, now = dashboard.deployment()["id"], datetime.now(UTC)
+    path = f"deployments/{deployment}"
+    timing = {"interval": 86400, "anchor_date": now.isoformat(), "timezone": "UTC"}
+    new = {"schedule": timing, "active": True, "parameters": parameters}
+    (schedule,) = dashboard.ask("POST", f"{path}/schedules", [new])
+    dashboard.ask("POST", f"{path}/schedule", {"start_time": (now - timedelta(seconds=1)).isoformat()})
+    wanted = {"flow_runs": {"deployment_id": {"any_": [deployment]}}, "sort": "EXPECTED_START_TIME_ASC"}
+    found = dashboard.ask("POST", "flow_runs/filter", wanted)
+    run = next(str(each["id"]) for each in found if (each["created_by"] or {}).get("id") == schedule["id"])
+    dashboard.wait(run, {"RUNNING", *ENDED})
+    dashboard.ask("DELETE", f"{path}/schedules/{schedule['id']}")
+    return run
 
 
 class TestApproval:
