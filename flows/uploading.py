@@ -134,21 +134,19 @@ class _Uploading:
 
     def bring(self, manifest: RunManifest, *, apply: bool) -> UploadRecord:
         spec = self._ledger.store.get(self._ledger.key("spec.yaml")).decode("utf-8", "surrogateescape")
-        documents = [
-            json.loads(self._ledger.store.get(key))
-            for key in self._ledger.changeset_keys(manifest)
-            if key.endswith(".json")
-        ]
+        keys = [key for key in self._ledger.changeset_keys(manifest) if key.endswith(".json")]
+        # They hold diffs, and together they may be larger than the memory: each is read when it is needed.
         with ThreadPoolExecutor(_AT_ONCE) as pool:
-            self._ids = self._repository_ids(pool.map, documents)
-            encoded = [json.dumps(self._with_ids(each)) for each in documents]
-            missing = [each for each in dict.fromkeys(encoded) if _digest(each) not in self._record.changeset_specs]
+            self._ids = self._repository_ids(pool.map, keys)
+            digests = list(pool.map(lambda key: _digest(self._encoded(key)), keys))
+            key_of = dict(zip(digests, keys, strict=True))
+            missing = [digest for digest in key_of if digest not in self._record.changeset_specs]
             for at in range(0, len(missing), _NOTED_AT_ONCE):
                 some = missing[at : at + _NOTED_AT_ONCE]
-                ids = pool.map(self._instance.create_changeset_spec, some)
-                new = dict(zip(map(_digest, some), ids, strict=True))
+                ids = pool.map(lambda each: self._instance.create_changeset_spec(self._encoded(key_of[each])), some)
+                new = dict(zip(some, ids, strict=True))
                 self._note(changeset_specs={**self._record.changeset_specs, **new})
-        self._preview(spec, [self._record.changeset_specs[_digest(each)] for each in encoded])
+        self._preview(spec, [self._record.changeset_specs[digest] for digest in digests])
         if apply and not self._record.batch_change_url:
             self._note(batch_change_url=self._instance.apply(self._record.batch_spec))
         return self._record
@@ -160,9 +158,9 @@ class _Uploading:
         created = self._instance.create_batch_spec(self._record.namespace, spec, ids)
         self._note(batch_spec=created.id, batch_spec_digest=digest, preview_url=created.apply_url, batch_change_url="")
 
-    def _repository_ids(self, each: Callable[..., Any], documents: list[dict[str, Any]]) -> dict[str, str]:
+    def _repository_ids(self, each: Callable[..., Any], keys: list[str]) -> dict[str, str]:
         """What the instance calls the repositories. Raises PermanentError with all that it does not have."""
-        names = list(dict.fromkeys(document["baseRepository"] for document in documents))
+        names = list(dict.fromkeys(each(lambda key: self._document(key)["baseRepository"], keys)))
         found = dict(zip(names, each(self._instance.repository, names), strict=True))
         if unknown := [name for name, known in found.items() if known is None]:
             raise PermanentError(
@@ -170,6 +168,14 @@ class _Uploading:
                 "repository needs the same name here and there"
             )
         return {name: known.id for name, known in found.items()}
+
+    def _document(self, key: str) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self._ledger.store.get(key))
+        return found
+
+    def _encoded(self, key: str) -> str:
+        """A changeset spec as it is uploaded."""
+        return json.dumps(self._with_ids(self._document(key)))
 
     def _with_ids(self, document: dict[str, Any]) -> dict[str, Any]:
         named = {name: document[name] for name in ("baseRepository", "headRepository") if name in document}

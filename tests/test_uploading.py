@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import tracemalloc
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -160,6 +161,26 @@ def test_what_is_uploaded_is_not_uploaded_again(world: World, tmp_path: Path) ->
     assert len(noted.changeset_specs) == 32
     assert 40 <= world.count("changeset_specs") < 48
     assert (world.count("batch_specs"), world.count("webhook_jobs")) == (1, 1)
+
+
+def test_large_diffs_are_not_all_in_memory_at_once(world: World, tmp_path: Path) -> None:
+    """Neither for an upload nor for another attempt, which looks through all that is there."""
+    diff = DIFF + b"@@ -3,0 +3 @@\n+" + b"x" * 128 * 1024 + b"\n"
+    large = Commit("M", diff, Author(name="Ada", email="ada@acme.example"))
+    ledger, manifest = ran(
+        tmp_path, world, *(replace(changeset(world, SHOP, f"b{n}"), commit=large) for n in range(128))
+    )
+
+    tracemalloc.start()
+    try:
+        upload(ledger, manifest, world.api())
+        upload(ledger, manifest, world.api())
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+    assert world.count("changeset_specs") == 128
+    assert peak < 128 * len(diff)
 
 
 def test_trouble_on_the_way_is_lived_through(world: World, tmp_path: Path) -> None:
