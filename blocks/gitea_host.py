@@ -23,7 +23,7 @@ from blocks.code_hosts import (
     Review,
     ReviewRequest,
 )
-from blocks.host_answers import not_understood, number_of, trouble, unreachable
+from blocks.host_answers import no_fork, not_understood, number_of, trouble, unreachable
 from blocks.sources import Credentials, RepositoryLocation
 
 _DRAFT = "WIP: "
@@ -84,7 +84,7 @@ class GiteaHost:
         )
 
     def fork(self, repository: str, owner: str) -> str:
-        """Gitea refuses a second fork, by 409."""
+        """Gitea refuses by 409 where there is a repository of that path already: the fork, or some other one."""
         mine = owner or str(self._get("/user")["login"])
         content = {"organization": owner} if owner else {}
         try:
@@ -92,8 +92,9 @@ class GiteaHost:
         except HostRefused:
             path = f"{mine}/{repository.partition('/')[2]}"
             found = self._get(_repo(path))
-            if not found.get("fork"):
-                raise
+            parent = str((found.get("parent") or {}).get("full_name", ""))
+            if parent.lower() != repository.lower():
+                raise no_fork(self._where, path, repository) from None
             return str(found["full_name"])
 
     def find(self, repository: str, branch: str, head_repository: str) -> ReviewRequest | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any, Self, TypeVar
 from urllib.parse import urlsplit
 
@@ -21,6 +22,7 @@ from blocks.code_hosts import (
     Health,
     HostTrouble,
     MergeMethod,
+    NotThere,
     People,
     Proposal,
     RequestState,
@@ -187,7 +189,8 @@ class GitHubHost:
         if add.labels:
             self._ask(lambda: pull.add_to_labels(*add.labels), write=True)
         for label in drop_labels:
-            self._ask(lambda label=label: pull.remove_from_labels(label), write=True)  # type: ignore[misc]
+            with suppress(NotThere):  # somebody took it off already
+                self._ask(lambda label=label: pull.remove_from_labels(label), write=True)  # type: ignore[misc]
         if add.reviewers:
             users = [name for name in add.reviewers if not name.startswith(_TEAM)]
             teams = [name.removeprefix(_TEAM) for name in add.reviewers if name.startswith(_TEAM)]

@@ -14,7 +14,7 @@ from requests import RequestException, Response, Session
 
 from blocks.code_host_settings import TIMEOUT_SECONDS, CodeHostBlock
 from blocks.code_hosts import Checks, Health, HostRefused, MergeMethod, People, Proposal, RequestState, ReviewRequest
-from blocks.host_answers import number_of, trouble, unreachable
+from blocks.host_answers import no_fork, number_of, trouble, unreachable
 from blocks.sources import Credentials, RepositoryLocation
 
 _T = TypeVar("_T")
@@ -80,6 +80,7 @@ class GitLabHost:
         )
 
     def fork(self, repository: str, owner: str) -> str:
+        """GitLab refuses by 409 where there is a project of that path already: the fork, or some other one."""
         owner = owner or str(self._get("/user")["username"])
         path = f"{owner}/{repository.rpartition('/')[2]}"
         made = self._ask(
@@ -89,7 +90,13 @@ class GitLabHost:
             write=True,
             allowed=409,
         )
-        return str(made["path_with_namespace"]) if isinstance(made, dict) else path
+        if isinstance(made, dict):
+            return str(made["path_with_namespace"])
+        found = self._get(_project(path))
+        parent = str((found.get("forked_from_project") or {}).get("path_with_namespace", ""))
+        if parent.lower() != repository.lower():
+            raise no_fork(self._where, path, repository)
+        return str(found["path_with_namespace"])
 
     def find(self, repository: str, branch: str, head_repository: str) -> ReviewRequest | None:
         query = {"source_branch": branch, "state": "all", "order_by": "created_at", "sort": "desc", "scope": "all"}
@@ -105,14 +112,14 @@ class GitLabHost:
         return _request(self._get(self._path(repository, id)))
 
     def open(self, repository: str, proposal: Proposal) -> ReviewRequest:
-        content = {
+        content: dict[str, Any] = {
             "source_branch": proposal.head_branch,
             "target_branch": proposal.base_branch,
             "title": f"{_DRAFT}{proposal.title}" if proposal.draft else proposal.title,
             "description": proposal.body,
         }
         if proposal.head_repository:
-            content["target_project_id"] = str(self._id_of(repository))
+            content["target_project_id"] = self._id_of(repository)
         path = f"{_project(proposal.head_repository or repository)}/merge_requests"
         return _request(self._write(lambda client: client.http_post(path, post_data=content, obey_rate_limit=False)))
 

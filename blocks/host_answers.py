@@ -54,6 +54,11 @@ def number_of(where: str, id: str) -> int:
     return int(id)
 
 
+def no_fork(where: str, path: str, repository: str) -> HostRefused:
+    """The error for a repository that is in the way of a fork."""
+    return HostRefused(where, f"{path} is no fork of {repository}; rename it, or give another owner for the forks")
+
+
 def not_understood(where: str, error: Exception) -> HostRefused:
     """The error for an answer that is none of this kind of host: a proxy's page, another program."""
     return HostRefused(where, f"its answer is not understood ({type(error).__name__}); check the address")

@@ -41,8 +41,10 @@ class Place:
 @pytest.fixture(scope="module", params=KINDS)
 def host(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningHost]:
     root = tmp_path_factory.mktemp(request.param)
-    for number in range(16):
+    for number in range(18):
         repository_on(root, f"acme/app{number}")
+    for owner in ("acme", "ada"):
+        repository_on(root, f"{owner}/namesake")
     with running(request.param, root, check=request.param == "github") as found:
         yield found
         assert found.state()["problems"] == []
@@ -244,6 +246,18 @@ class TestStory:
         assert sorted(request["labels"]) == ["by-hand", "chore"]
         assert request["reviewers"] == []
 
+    def test_a_label_that_somebody_took_off_is_no_trouble(
+        self, host: RunningHost, office: Office, change: Change
+    ) -> None:
+        path = change.path
+        host.control("label", {"repository": path, "name": "mirror"})
+        office.publish(office.run(change), labels=("mirror",))
+        number = str(host.changes(repository=path)[0]["number"])
+        host.control("set", {"repository": path, "number": number, "fields": {"labels": []}})
+
+        assert done(office.publish(office.run(change))) == ["updated"]
+        assert done(office.publish(office.run(change))) == ["left"]
+
     def test_a_fork_takes_the_branch(self, host: RunningHost, office: Office, change: Change) -> None:
         path = change.path
         (outcome,) = office.publish(office.run(changed(change, fork=True)))
@@ -256,6 +270,17 @@ class TestStory:
         assert run_git(host.repository(path), "branch", "--list", BRANCH) == ""
         again = office.publish(office.run(changed(change, fork=True, title="Other")))
         assert done(again) == ["updated"]
+
+    def test_a_namesake_is_no_fork(self, host: RunningHost, office: Office) -> None:
+        if host.kind == "github":
+            return  # it gives the new fork another name
+        path = "acme/namesake"
+        change = Change(path, run_git(host.repository(path), "rev-parse", "main"), fork=True)
+
+        (outcome,) = office.publish(office.run(change))
+
+        assert (outcome.done, "ada/namesake is no fork of acme/namesake" in outcome.reason) == ("failed", True)
+        assert run_git(host.repository("ada/namesake"), "branch", "--list") == "* main"
 
     @pytest.mark.parametrize("kind", ["primary", "secondary", "429"])
     def test_the_hosts_limits_are_obeyed(self, host: RunningHost, office: Office, change: Change, kind: str) -> None:

@@ -41,7 +41,7 @@ from tests.gitrepos import run_git
 from tests.proposals import BRANCH, NAME, Change, Office, changed, diff_of, move_base, push_as_person, repository_on
 
 COMMAND = Path(sys.executable).with_name("batchwright")
-REPOSITORIES = 32
+REPOSITORIES = 36
 MANY, SPREAD = 100, 5
 """Changesets of the story, and the repositories that they are in."""
 
@@ -226,6 +226,31 @@ class TestOthers:
         assert outcome.done == "left"
         assert len(host.changes(repository=change.path)) == 1
 
+    def test_every_commit_that_we_may_have_pushed_is_known(
+        self, host: RunningHost, office: Office, change: Change
+    ) -> None:
+        """A push of which we never saw the end, then one that did not come through: the branch is at the first."""
+        office.publish(office.run(change))
+        (before,) = office.tracked().values()
+        office.publish(office.run(changed(change, files={"README.md": "second\n"})))
+        (second,) = office.tracked().values()
+        forget(office, commit=before.commit, content=before.content, pushing=second.commit)
+        hook = host.repository(change.path) / "hooks" / "pre-receive"
+        hook.write_text("#!/bin/sh\nexit 1\n")
+        hook.chmod(0o755)
+
+        (refused,) = office.publish(office.run(changed(change, files={"README.md": "third\n"})))
+        hook.unlink()
+        (tracked,) = office.tracked().values()
+        (outcome,) = office.publish(office.run(changed(change, files={"README.md": "fourth\n"})))
+
+        assert refused.done == "failed"
+        assert tracked.unsure == (second.commit,)
+        assert outcome.done == "updated", outcome
+        assert run_git(host.repository(change.path), "show", f"{BRANCH}:README.md") == "fourth"
+        (tracked,) = office.tracked().values()
+        assert (tracked.pushing, tracked.unsure) == ("", ())
+
     def test_the_base_branch_cannot_be_a_changeset(self, office: Office, change: Change) -> None:
         (outcome,) = office.publish(office.run(changed(change, branch="main")))
 
@@ -338,6 +363,36 @@ class TestUpkeep:
 
         assert (done(detached), done(after)) == (["detached"], [])
         assert [each["state"] for each in host.changes(repository=change.path)] == ["open"]
+        assert done(office.publish(office.run(changed(change, title="Other")))) == ["updated"]
+
+    def test_what_somebody_let_go_of_is_taken_up_only_when_asked(
+        self, host: RunningHost, office: Office, change: Change
+    ) -> None:
+        office.publish(office.run(change))
+        caring, new = keeper(office), changed(change, title="Other")
+
+        detached = list(caring.each(caring.detach, Selection(), per_minute=None))
+        (left,) = office.publish(office.run(new))
+        before = [each["title"] for each in host.changes(repository=change.path)]
+        (taken,) = office.publish(office.run(new), reopen=True)
+
+        assert done(detached) == ["detached"]
+        assert (left.done, left.reason) == ("left", "it was let go of; --reopen takes it up again")
+        assert (before, taken.done) == ([change.title], "updated")
+        assert [each["title"] for each in host.changes(repository=change.path)] == ["Other"]
+        assert done(office.publish(office.run(new))) == ["left"]
+
+    def test_what_somebody_closed_after_it_was_let_go_of_stays_closed(
+        self, host: RunningHost, office: Office, change: Change
+    ) -> None:
+        office.publish(office.run(change))
+        office.publish(office.run(), removed="detach")
+        number = str(host.changes(repository=change.path)[0]["number"])
+        host.control("set", {"repository": change.path, "number": number, "fields": {"state": "closed"}})
+
+        (left,) = office.publish(office.run(change))
+
+        assert (left.done, left.reason) == ("left", "it was closed; --reopen opens it again")
 
     @pytest.mark.parametrize("by", ["request", "removal"])
     def test_what_was_pushed_but_never_opened_is_taken_back(
@@ -356,7 +411,7 @@ class TestUpkeep:
         told = "it has no review request yet; publish again"
         assert [(each.done, each.reason) for each in (looked, merged)] == [("left", told)] * 2
         assert [(each.done, each.actions) for each in closed] == [("closed", (f"remove the branch {BRANCH}",))]
-        assert run_git(host.repository(change.path), "branch", "--list", BRANCH) == ""
+        assert done(office.publish(office.run(change))) == ["left" if by == "request" else "opened"]
 
     def _push_only(self, host: RunningHost, office: Office, change: Change) -> None:
         """Publishing ends after the push: the host wants a pause just then, and we do not wait."""
@@ -567,6 +622,10 @@ class TestPlainGit:
         assert done(office.publish(office.run(), removed="close")) == ["closed"]
         assert run_git(bare, "branch", "--list") == "* main"
         assert done(office.publish(office.run(change))) == ["pushed"]
+        caring = keeper(office)
+        assert done(list(caring.each(caring.close, Selection(), per_minute=None))) == ["closed"]
+        assert done(office.publish(office.run(change))) == ["left"]
+        assert done(office.publish(office.run(change), reopen=True)) == ["pushed"]
         run_git(bare, "branch", "-D", BRANCH)
         (left,) = office.publish(office.run(changed(change, message="Other")))
         assert (left.done, left.reason) == ("left", "its branch was removed; --reopen makes it again")

@@ -50,7 +50,7 @@ class TrackedChangeset(Record):
     url: str = ""
     state: TrackedState = "unpublished"
     closed_by: Literal["", "removal", "request"] = ""
-    """Why we closed it: the batch spec had it no more, or somebody asked for it. Empty: it was not us."""
+    """Why we closed it or let go of it: the batch spec had it no more, or somebody asked for it. Empty: we did not."""
     run_id: str = ""
     run_started_at: Time | None = None
     """Of the run that was published last: an older one does not undo it."""
@@ -61,6 +61,8 @@ class TrackedChangeset(Record):
     """The branch's, as we pushed it last."""
     pushing: str = ""
     """What we are about to push, or were when we were killed."""
+    unsure: tuple[str, ...] = ()
+    """What we were about to push before that, without knowing how it ended."""
     content: str = ""
     """Digest of the commit without its base."""
     texts: SetTexts | None = None
@@ -78,7 +80,7 @@ class TrackedChangeset(Record):
     @property
     def ours(self) -> frozenset[str]:
         """The commits that only we can have put on the branch."""
-        return frozenset(commit for commit in (self.commit, self.pushing) if commit)
+        return frozenset(commit for commit in (self.commit, self.pushing, *self.unsure) if commit)
 
     @property
     def is_live(self) -> bool:

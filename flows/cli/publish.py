@@ -75,7 +75,9 @@ def publish(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace commits that somebody else put on a changeset's branch.")
     ] = False,
-    reopen: Annotated[bool, typer.Option("--reopen", help="Open again what was closed on the host.")] = False,
+    reopen: Annotated[
+        bool, typer.Option("--reopen", help="Open again what was closed, let go of, or is gone.")
+    ] = False,
     no_rebase: Annotated[
         bool, typer.Option("--no-rebase", help="Leave changesets alone of which only the base has moved.")
     ] = False,
@@ -197,7 +199,7 @@ def merge(
 
 
 def detach(name: Name, only: Only = "*", branch: Branch = "*", dry_run: DryRun = False, store: Store = None) -> None:
-    """Let go of changesets: the code hosts keep them as they are, and nothing here looks after them any more."""
+    """Let go of changesets: the code hosts keep them as they are. Publishing takes them up only with --reopen."""
     from ..publishing.hosts import Hosts as NoHosts
     from ..publishing.tracking import Tracking
     from ..publishing.upkeep import Keeper

@@ -25,7 +25,9 @@ class PublishOptions(BaseModel):
         default="keep", description="What becomes of changesets that were published before and are in this run no more."
     )
     reopen: bool = Field(
-        default=False, description="Open changesets again that were closed on the code host, or by `batchwright close`."
+        default=False,
+        description="Open changesets again that were closed on the code host or by `batchwright close`, take up those "
+        "that were let go of, and make those anew that are gone from it.",
     )
     rebase: bool = Field(
         default=True, description="Put a changeset on top of its base branch when nothing but the base has changed."

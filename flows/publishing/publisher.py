@@ -97,7 +97,7 @@ class Publisher:
         if reason := self._why_kept(tracked):
             return keeper.outcome(tracked, "kept", reason)
         if self._desk.options.removed == "detach":
-            return keeper.detach(key)
+            return keeper.detach(key, by="removal")
         return keeper.close(key, by="removal")
 
     def _why_kept(self, tracked: TrackedChangeset) -> str:

@@ -118,6 +118,11 @@ class Reconciler:
         since = self._tracked.run_started_at
         if since is not None and since > self._desk.run.started_at and not self._desk.options.older:
             raise Halt("left", f"the later run {self._tracked.run_id} was published; --older publishes this one anyway")
+        if self._tracked.closed_by == "request" and not self._desk.options.reopen:
+            if self._tracked.state == "detached":
+                raise Halt("left", "it was let go of; --reopen takes it up again")
+            if self._tracked.state == "closed" and not self._tracked.external_id:
+                raise Halt("left", "its branch was removed; --reopen makes it again")
 
     def _track_import(self) -> None:
         self._request = self._host.read(self._path, self._wanted.external_id)
@@ -128,6 +133,7 @@ class Reconciler:
             url=self._request.url,
             branch=self._request.head_branch,
             state=state_of(self._request),
+            closed_by="",
             **self._stamp(),
         )
 
@@ -171,8 +177,12 @@ class Reconciler:
             if not self._desk.options.reopen or same:
                 raise Halt("left", "it is merged", "merged")
             self._request = None
-        elif self._tracked.closed_by != "removal" and not self._desk.options.reopen:
+        elif not (self._closed_by_removal or self._desk.options.reopen):
             raise Halt("left", "it was closed; --reopen opens it again", "closed")
+
+    @property
+    def _closed_by_removal(self) -> bool:
+        return self._tracked.closed_by == "removal" and self._tracked.state != "detached"
 
     def _head_path(self) -> str:
         """Where the branch goes to: the repository, or its fork."""
@@ -228,7 +238,8 @@ class Reconciler:
             if head != commit:
                 self._check_head(head)
                 self._reopen_first()
-                self._note(pushing=commit, **self._stamp())
+                unsure = {*self._tracked.unsure, self._tracked.pushing} - {"", commit}
+                self._note(pushing=commit, unsure=tuple(sorted(unsure)), **self._stamp())
                 where = f"{head_path} " if head_path != self._path else ""
                 self._do(
                     f"push {commit[:_SHORT]} to {where}{wanted.branch} ({_from(head)})",
@@ -239,6 +250,7 @@ class Reconciler:
         self._note(
             commit=commit,
             pushing="",
+            unsure=(),
             base_commit=wanted.base_commit,
             content=wanted.content,
             closed_by="",
@@ -377,7 +389,7 @@ class Reconciler:
 
     def _conclude(self) -> None:
         if not self._host.has_requests:
-            self._note(state="pushed", problem="")
+            self._note(state="pushed", closed_by="", problem="")
         self._note(**self._stamp())
 
     def _do(self, what: str, action: Callable[[], object]) -> None:

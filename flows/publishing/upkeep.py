@@ -152,10 +152,13 @@ class Keeper:
             tracked, "merged", actions=(f"{method} {request.head_commit[:10]} into {request.base_branch}",)
         )
 
-    def detach(self, key: str) -> Outcome:
-        """Let go of a changeset: it stays on the host as it is, and is nobody's business here any more."""
+    def detach(self, key: str, *, by: Literal["removal", "request"] = "request") -> Outcome:
+        """Let go of a changeset: it stays on the host as it is, and is nobody's business here any more.
+
+        By removal: until a batch spec has it again.
+        """
         document, tracked = self._opened(key)
-        self._write(document, tracked, state="detached", problem="")
+        self._write(document, tracked, state="detached", closed_by=by, problem="")
         return self.outcome(tracked, "detached", actions=("let go of it; the host keeps it as it is",))
 
     def outcome(
@@ -180,7 +183,7 @@ class Keeper:
             return self.outcome(tracked, "conflict", problem)
         if head is not None and not self._dry_run:
             remote.remove(tracked.branch, expected=head)
-        self._write(document, tracked, state="closed", closed_by=by, commit="", pushing="", problem="")
+        self._write(document, tracked, state="closed", closed_by=by, commit="", pushing="", unsure=(), problem="")
         return self.outcome(tracked, "closed", actions=(f"remove the branch {tracked.branch}",))
 
     def _guarded(self, verb: Verb, key: str) -> Outcome:

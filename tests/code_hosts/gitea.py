@@ -49,7 +49,8 @@ class Gitea(Host):
         self.fields(request.body, self._unknown, organization=str, name=str)
         fork, known = self.fork_of(self.repository(path), request.body.get("organization", self.user))
         if known:
-            raise Refused(409, {"message": "repository is already forked by user"})
+            taken = "already forked by user" if fork.parent == path else "already there under this name"
+            raise Refused(409, {"message": f"repository is {taken}"})
         return Answer(202, self._shown(fork))
 
     def _repo_labels(self, request: Request, path: str) -> Answer:
@@ -158,7 +159,8 @@ class Gitea(Host):
     def _unlabel(self, request: Request, path: str, number: str, label: str) -> Answer:
         repository = self.repository(path)
         names = {str(id): name for name, id in repository.labels.items()}
-        self.change(repository, number).labels.remove(names[label])
+        change = self.change(repository, number)
+        change.labels = [each for each in change.labels if each != names[label]]
         return Answer(204)
 
     def _status(self, request: Request, path: str, commit: str) -> Answer:
@@ -195,6 +197,7 @@ class Gitea(Host):
             "id": repository.id,
             "full_name": repository.path,
             "fork": bool(repository.parent),
+            "parent": self._shown(self.repositories[repository.parent]) if repository.parent else None,
             "default_branch": self.default_branch(repository),
         }
 

@@ -90,7 +90,7 @@ class GitLab(Host):
         body = request.body
         self.fields(
             body, self._unknown, source_branch=str, target_branch=str, title=str, description=str,
-            target_project_id=(int, str), labels=str, remove_source_branch=bool,
+            target_project_id=int, labels=str, remove_source_branch=bool,
         )  # fmt: skip
         for wanted in ("source_branch", "target_branch", "title"):
             if not body.get(wanted):
@@ -188,7 +188,9 @@ class GitLab(Host):
         return {"id": self.people[name], "username": name, "name": name, "state": "active"}
 
     def _shown(self, project: Repository) -> dict[str, Any]:
+        parent = {"forked_from_project": self._shown(self.repositories[project.parent])} if project.parent else {}
         return {
+            **parent,
             "id": project.id,
             "path_with_namespace": project.path,
             "default_branch": self.default_branch(project),
