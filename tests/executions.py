@@ -18,6 +18,7 @@ from pydantic import SecretStr
 from blocks.folder import FolderStore
 from blocks.queue_client import Executor, QueueClient
 from blocks.runtime import Runtime
+from flows.batches.jobs import Job
 from flows.executor.job_run import JobRun, Workshop
 from flows.executor.loop import LiveJob, Loop, Pace
 from flows.executor.plain_work import run_plainly
@@ -85,10 +86,13 @@ class Machine:
     name: str = "host-1"
     runs: list[JobRun] = field(default_factory=list)
     run_job: Callable[[JobRun], object] = run_plainly
+    runtime_for: Callable[[Job, bool], Runtime] | None = None
+    """In place of ``runtime``: one for each job."""
 
     def workshop(self) -> Workshop:
         store = FolderStore(self.folder / "store")
-        return Workshop(self.folder / "home", store, lambda _job, _root: self.runtime, (TOKEN,), sync_seconds=0.1)
+        runtime_for = self.runtime_for or (lambda _job, _root: self.runtime)
+        return Workshop(self.folder / "home", store, runtime_for, (TOKEN,), sync_seconds=0.1)
 
     @contextmanager
     def working(self, **queue: Any) -> Iterator[Loop]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import os
 import signal
 import subprocess
@@ -14,11 +16,13 @@ import docker
 import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
+from flows.executor.configuration import read_configuration
 from flows.executor.flow_runs import FlowRuns
 from flows.server import LocalServer
 from tests.executions import TOKEN, WAIT_SECONDS, Executions, Machine, Repository, diff_of, eventually, keys, results_of
 from tests.harness import Api, Installation
 from tests.instance.launcher import RunningInstance
+from tests.registry import Registry
 
 pytestmark = [pytest.mark.docker, pytest.mark.flow]
 
@@ -133,6 +137,29 @@ def test_an_executor_that_is_killed_loses_no_job_and_leaves_no_container(office:
     assert not list(Path(office.installation.home / "jobs").iterdir())
     states = office.api.post("flow_runs/filter", {"flow_runs": {"name": {"any_": [office.title(number)]}}})
     assert sorted(run["state_type"] for run in states) == ["COMPLETED", "CRASHED"]
+
+
+def test_a_jobs_own_password_opens_a_registry_for_it(office: Office, tmp_path: Path) -> None:
+    """The instance sends it with the job; a job without it does not get the image, and no log shows it."""
+    executions, encoded = office.executions, base64.b64encode(b"me:pass-of-a-job").decode()
+    settings = {"EXECUTOR_FRONTEND_URL": executions.instance.url, "EXECUTOR_FRONTEND_PASSWORD": TOKEN}
+    machine = Machine(executions, tmp_path, runtime_for=read_configuration(settings).runtime_for)
+    with Registry(login=("me", "pass-of-a-job")) as registry, closing(docker.APIClient()) as client:
+        reference, _ = registry.publish("private/job:1", marker="job")
+        step = {"run": "echo pulled", "container": reference}
+        login = {"auths": {registry.address: {"auth": encoded}}}
+
+        without = machine.work_off(executions.enqueue(step, native=True))
+        opened = machine.work_off(executions.enqueue(step, native=True, dockerAuthConfig=login))
+        client.remove_image(reference, force=True)
+
+    assert without["state"] == "failed"
+    assert "registry credentials" in without["failure"]
+    assert opened["state"] == "completed", opened["failure"]
+    assert results_of(opened)[0]["stdout"] == "pulled\n"
+    told = json.dumps([without["logs"], opened["logs"]])
+    assert "pass-of-a-job" not in told
+    assert encoded not in told
 
 
 def test_a_job_goes_on_when_prefect_is_gone(office: Office, tmp_path: Path) -> None:
