@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from threading import Event
 from urllib.parse import urlsplit
 
 from prefect.blocks.core import Block
@@ -52,8 +53,8 @@ class CodeHostBlock(Block, ABC):
         return url.rstrip("/")
 
     @abstractmethod
-    def connect(self) -> CodeHost:
-        """The host that these settings describe. Asks nobody."""
+    def connect(self, stop: Event | None = None) -> CodeHost:
+        """The host that these settings describe. Asks nobody. ``stop`` set: whoever waits for it gets HostStopped."""
 
     @property
     def route(self) -> Route:
@@ -65,13 +66,14 @@ class CodeHostBlock(Block, ABC):
         """What its repositories' names begin with."""
         return self.names.strip("/") or host_of(self.url)
 
-    def pace(self) -> Pace:
-        """How fast it is asked."""
+    def pace(self, stop: Event | None = None) -> Pace:
+        """How fast it is asked; ``stop`` ends the waiting."""
         return Pace(
             where=host_of(self.url),
             at_once=self.requests_at_once,
             seconds_between_writes=self.seconds_between_writes,
             patience_seconds=self.patience_seconds,
+            stop=stop or Event(),
         )
 
     def proxies(self) -> dict[str, str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from threading import Event
 from typing import Literal, Protocol
 
 from blocks.sources import RepositoryLocation
@@ -190,6 +191,6 @@ class CodeHost(Protocol):
 class CodeHostSettings(Protocol):
     """What a block of a code host gives."""
 
-    def connect(self) -> CodeHost:
-        """The host that these settings describe. Asks nobody."""
+    def connect(self, stop: Event | None = None) -> CodeHost:
+        """The host that these settings describe. Asks nobody. ``stop`` set: whoever waits for it gets HostStopped."""
         ...

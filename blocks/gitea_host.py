@@ -5,6 +5,7 @@ from __future__ import annotations
 import ssl
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
+from threading import Event
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -52,9 +53,9 @@ class Gitea(CodeHostBlock):
 
     token: SecretStr = Field(description="An access token.")
 
-    def connect(self) -> GiteaHost:
+    def connect(self, stop: Event | None = None) -> GiteaHost:
         """The host. Asks nobody."""
-        return GiteaHost(self)
+        return GiteaHost(self, stop)
 
 
 class GiteaHost:
@@ -62,9 +63,9 @@ class GiteaHost:
 
     has_requests = True
 
-    def __init__(self, settings: Gitea) -> None:
+    def __init__(self, settings: Gitea, stop: Event | None = None) -> None:
         self._settings = settings
-        self._pace = settings.pace()
+        self._pace = settings.pace(stop)
         self._where = urlsplit(settings.url).netloc
 
     @property

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from threading import Event
 from typing import Any, Self, TypeVar
 from urllib.parse import urlsplit
 
@@ -78,9 +79,9 @@ class GitHub(CodeHostBlock):
             raise ValueError("give a token or an App, not both")
         return self
 
-    def connect(self) -> GitHubHost:
+    def connect(self, stop: Event | None = None) -> GitHubHost:
         """The host. Asks nobody."""
-        return GitHubHost(self)
+        return GitHubHost(self, stop)
 
     @property
     def interface(self) -> str:
@@ -106,9 +107,9 @@ class GitHubHost:
 
     has_requests = True
 
-    def __init__(self, settings: GitHub) -> None:
+    def __init__(self, settings: GitHub, stop: Event | None = None) -> None:
         self._settings = settings
-        self._pace = settings.pace()
+        self._pace = settings.pace(stop)
         self._mine = threading.local()
         self._clients: list[Github] = []
         self._where = urlsplit(settings.url).netloc

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable
+from threading import Event
 from typing import Any, TypeVar
 from urllib.parse import quote, urlsplit
 
@@ -45,9 +46,9 @@ class GitLab(CodeHostBlock):
     url: str = Field(default="https://gitlab.com", description="The address of GitLab.")
     token: SecretStr = Field(description="A personal, group or project access token.")
 
-    def connect(self) -> GitLabHost:
+    def connect(self, stop: Event | None = None) -> GitLabHost:
         """The host. Asks nobody."""
-        return GitLabHost(self)
+        return GitLabHost(self, stop)
 
 
 class GitLabHost:
@@ -55,9 +56,9 @@ class GitLabHost:
 
     has_requests = True
 
-    def __init__(self, settings: GitLab) -> None:
+    def __init__(self, settings: GitLab, stop: Event | None = None) -> None:
         self._settings = settings
-        self._pace = settings.pace()
+        self._pace = settings.pace(stop)
         self._mine = threading.local()
         self._sessions: list[Session] = []
         self._where = urlsplit(settings.url).netloc

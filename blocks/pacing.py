@@ -52,6 +52,8 @@ class Pace:
             self._await_turn(write)
             try:
                 with self._slots:
+                    if time.monotonic() < self._not_before:
+                        continue  # a limit was told while we waited for the slot
                     return verb()
             except HostLimited as error:
                 limited += 1

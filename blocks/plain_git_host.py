@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
 
 from prefect.blocks.core import Block
 from pydantic import ConfigDict, Field, HttpUrl, SecretStr
@@ -47,8 +48,8 @@ class PlainGit(Block):
         default="", description="A file on the workers with the certificates to trust, if not the usual ones."
     )
 
-    def connect(self) -> PlainGitHost:
-        """The server or folder. Asks nobody."""
+    def connect(self, stop: Event | None = None) -> PlainGitHost:
+        """The server or folder. Asks nobody, and so waits for nobody."""
         credentials = Credentials(self.username, self.token, self.ssh_key, self.known_hosts)
         return PlainGitHost(self.url.rstrip("/"), self.names.strip("/"), credentials, Route(self.proxy, self.ca_bundle))
 

@@ -4,6 +4,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from threading import Event
 from typing import Any
 from uuid import UUID
 
@@ -61,10 +62,11 @@ def publish_changesets(
         options: How to publish.
         dry_run: Only tell what would happen.
     """
-    with connected(code_hosts) as hosts:
-        publisher = Publisher(artifacts.store(), run, hosts, options, settings.home(), dry_run=dry_run)
+    stop = Event()
+    with connected(code_hosts, stop) as hosts:
+        publisher = Publisher(artifacts.store(), run, hosts, options, settings.home(), dry_run=dry_run, stop=stop)
         try:
-            with watched(UUID(str(runtime.flow_run.id)), publisher.stop):
+            with watched(UUID(str(runtime.flow_run.id)), stop):
                 outcomes = _published(publisher)
         except (KeyboardInterrupt, Stopped):
             return Cancelled(message="Publishing was stopped; publish again, and nothing is done twice.")
@@ -115,11 +117,15 @@ def refresh_changesets(
     """
     store = artifacts.store()
     found = [Tracking(store, name) for name in batch_changes] if batch_changes else Tracking.of_all(store)
-    trouble = 0
-    with connected(code_hosts) as hosts:
-        for tracking in found:
-            trouble += refresh(tracking.batch_change, Keeper(tracking, Hosts(hosts), settings.home()))
-            _show(tracking)
+    trouble, stop = 0, Event()
+    with connected(code_hosts, stop) as hosts:
+        try:
+            with watched(UUID(str(runtime.flow_run.id)), stop):
+                for tracking in found:
+                    trouble += refresh(tracking.batch_change, Keeper(tracking, Hosts(hosts), settings.home(), stop))
+                    _show(tracking)
+        except (KeyboardInterrupt, Stopped):
+            return Cancelled(message="Looking at the changesets was stopped; what was seen is noted.")
     message = f"{len(found)} batch changes"
     return (
         Failed(message=f"{message}; {trouble} changesets could not be looked at")
@@ -150,9 +156,9 @@ def propose(
 
 
 @contextmanager
-def connected(blocks: Sequence[HostBlock]) -> Iterator[list[CodeHost]]:
-    """The code hosts that some blocks describe; their connections are closed at the end."""
-    hosts: list[CodeHost] = [block.connect() for block in blocks]
+def connected(blocks: Sequence[HostBlock], stop: Event) -> Iterator[list[CodeHost]]:
+    """The code hosts that some blocks describe; their connections are closed at the end. ``stop`` ends all waiting."""
+    hosts: list[CodeHost] = [block.connect(stop) for block in blocks]
     try:
         yield hosts
     finally:

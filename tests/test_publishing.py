@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 
 import pytest
 from pydantic import SecretStr
@@ -37,6 +38,7 @@ from flows.publishing.hosts import Hosts
 from flows.publishing.outcomes import Outcome
 from flows.publishing.upkeep import Keeper, Selection
 from tests.code_hosts.running import TOKEN, RunningHost, running
+from tests.engines import wait_until
 from tests.gitrepos import run_git
 from tests.proposals import BRANCH, NAME, Change, Office, changed, diff_of, move_base, push_as_person, repository_on
 
@@ -578,6 +580,40 @@ class TestCommand:
         assert "1 changesets: 1 open; looked at" in table.stdout
         assert "changesets: 1 closed" in closed.stdout
 
+    def test_it_can_be_interrupted_while_the_host_wants_a_pause(
+        self, host: RunningHost, office: Office, change: Change
+    ) -> None:
+        run = office.run(change)
+        host.control("limit", {"kind": "retry-after", "after": 0, "seconds": 3000})
+        process = subprocess.Popen(
+            # What a shell starts in the background would ignore the signal.
+            [
+                "env",
+                "--default-signal=INT",
+                COMMAND,
+                "publish",
+                run,
+                "--host",
+                f"gitea={host.url}",
+                "--store",
+                office.folder / "store",
+            ],
+            env={**os.environ, "GITEA_TOKEN": TOKEN, "BATCHWRIGHT_HOME": str(office.home)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        try:
+            wait_until(lambda: host.state()["limits"]["refusals"] == 1)
+            process.send_signal(signal.SIGINT)
+            said, _ = process.communicate(timeout=300)
+        finally:
+            process.kill()
+            host.control("limit", {})
+
+        assert (process.returncode, "interrupted: do it again" in said) == (130, True), said
+        assert host.changes(repository=change.path) == []
+
 
 @pytest.mark.parametrize(
     ("given", "token", "says"),
@@ -663,6 +699,28 @@ def test_a_wait_that_is_too_long_is_told_instead() -> None:
 
     with pytest.raises(HostLimited):
         Pace("git.example.com", patience_seconds=10.0).ask(limited)
+
+
+def test_whoever_waited_for_a_slot_obeys_the_limit_that_was_told_meanwhile() -> None:
+    pace, asked, begun, comes = Pace("h", at_once=1), list[float](), Event(), Event()
+
+    def verb() -> None:
+        asked.append(time.monotonic())
+        if len(asked) == 1:
+            begun.set()
+            assert comes.wait(60)
+            time.sleep(0.1)  # the other one waits for the slot now
+            raise HostLimited("h", "slow down", 0.5)
+
+    def other() -> None:
+        assert begun.wait(60)
+        comes.set()
+        pace.ask(verb)
+
+    with ThreadPoolExecutor(2) as pool:
+        both = [pool.submit(pace.ask, verb), pool.submit(other)]
+    assert [each.result() for each in both] == [None, None]
+    assert min(asked[1:]) - asked[0] >= 0.5
 
 
 def test_unsaid_limits_are_waited_for_longer_each_time() -> None:

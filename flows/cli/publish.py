@@ -6,6 +6,7 @@ import enum
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from threading import Event
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -116,8 +117,9 @@ def publish(
         link=link,
         changesets_at_once=jobs,
     )
-    with _connected(host) as hosts:
-        publisher = Publisher(artifact_store(store).store(), run, hosts, options, settings.home(), dry_run=dry_run)
+    with _connected(host) as (hosts, stop):
+        artifacts = artifact_store(store).store()
+        publisher = Publisher(artifacts, run, hosts, options, settings.home(), dry_run=dry_run, stop=stop)
 
         def outcomes() -> Iterator[Outcome]:
             for numbers in publisher.chunks():
@@ -218,11 +220,13 @@ def _on_each(
 
 
 @contextmanager
-def _connected(given: list[str] | None) -> Iterator[list[CodeHost]]:
+def _connected(given: list[str] | None) -> Iterator[tuple[list[CodeHost], Event]]:
+    """The code hosts, and what ends all waiting for them."""
     from ..publish_changesets import connected
 
-    with connected(host_blocks(given)) as hosts:
-        yield hosts
+    stop = Event()
+    with connected(host_blocks(given), stop) as hosts:
+        yield hosts, stop
 
 
 @contextmanager
@@ -231,9 +235,9 @@ def _keeper(name: str, given: list[str] | None, store: str | None, *, dry_run: b
     from ..publishing.tracking import Tracking
     from ..publishing.upkeep import Keeper
 
-    with _connected(given) as hosts:
+    with _connected(given) as (hosts, stop):
         tracking = Tracking(artifact_store(store).store(), name)
-        yield Keeper(tracking, AllHosts(hosts), settings.home(), dry_run=dry_run)
+        yield Keeper(tracking, AllHosts(hosts), settings.home(), stop, dry_run=dry_run)
 
 
 def _tell(outcomes: Iterable[Outcome], *, total: int | None, dry_run: bool, as_json: bool) -> None:
