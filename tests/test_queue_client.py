@@ -198,8 +198,9 @@ def test_a_heartbeat_goes_on_whatever_went_wrong_with_one() -> None:
         eventually(lambda: len(queue.beats) > 2)
 
 
-def test_a_job_whose_number_is_none_ends_nothing() -> None:
-    queue, done = GivesOut([{**JOB, "id": "x"}, dict(JOB)]), Event()
+@pytest.mark.parametrize("odd", [{"id": "x"}, {"dockerSteps": 5}, {"files": 5}, {"cliSteps": [5]}])
+def test_a_job_that_is_malformed_ends_nothing(odd: dict[str, object]) -> None:
+    queue, done = GivesOut([{**JOB, **odd}, dict(JOB)]), Event()
 
     with running(Loop(queue, PACE, lambda _live: done.set())):
         assert done.wait(60)

@@ -100,7 +100,9 @@ def read_job(body: Mapping[str, Any]) -> Job:
     is_base64 = content.get("version") == 2
     content["files"] = {checked_path(path): _file(path, value, is_base64) for path, value in files.items()}
     for steps in ("dockerSteps", "cliSteps"):
-        content[steps] = [_without_null(step) for step in content.get(steps, [])]
+        if not isinstance(given := content.get(steps, []), list):
+            raise JobRefused(f"the job's {steps} are no list")
+        content[steps] = [_without_null(step) for step in given]
     try:
         return Job.model_validate(content)
     except ValidationError as error:
