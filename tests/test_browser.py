@@ -37,14 +37,14 @@ steps:
   - run: echo "the token is $TOKEN"; for n in $(seq 300); do [ -e /seen ] && break; sleep 1; done; echo one > new
     env: [TOKEN]
     container: {BUSYBOX}
-  - run: ${{{{ if eq repository.name "{SHOP}" }}}}grep server.example /etc/hosts${{{{ else }}}}true${{{{ end }}}}
+  - run: ${{{{ if eq repository.name "{BILLING}" }}}}true${{{{ else }}}}grep server.example /etc/hosts${{{{ end }}}}
     container: {BUSYBOX}
   - run: "false"
     if: ${{{{ matches (join steps.added_files " ") "*Dockerfile*" }}}}
     container: {BUSYBOX}
 changesetTemplate: {{title: Add a file, branch: b, commit: {{message: M}}}}
 """
-"""Its first step waits until somebody has seen it; the second fails in one repository until a host is known."""
+"""Its first step waits until somebody has seen it; the second fails but in one repository until a host is known."""
 
 WAITS = f"""\
 name: waits
@@ -167,7 +167,7 @@ def submitted(dashboard: Dashboard, prefect_server: LocalServer, eyes: Eyes, mad
     keep_secret(dashboard)
     page = eyes.page()
     page.goto(f"{prefect_server.ui_url}/v2/deployments/deployment/{dashboard.deployment()['id']}/run")
-    page.get_by_label("spec", exact=True).fill(SPEC)
+    page.get_by_label("Spec", exact=True).fill(SPEC)
     page.get_by_role("tab", name="StepSecrets").click()
     page.get_by_role("tabpanel", name="StepSecrets").get_by_role("button", name="Select a block").click()
     page.get_by_text("release", exact=True).last.click()
@@ -216,8 +216,27 @@ def retried_at(failed: dict[str, Any], dashboard: Dashboard) -> float:
 
 
 @pytest.fixture(scope="module")
-def retried(
+def alone(
     failed: dict[str, Any], retried_at: float, dashboard: Dashboard, prefect_server: LocalServer, eyes: Eyes
+) -> dict[str, Any]:
+    """One of the failed workspaces, run by itself: Copy to new run, and its name in the form."""
+    with somebody(prefect_server, eyes) as person:
+        page = person.page
+        person.look_at_run(failed["id"])
+        page.get_by_role("button", name="Open menu").click()
+        page.get_by_role("menuitem", name="Copy to new run").click()
+        only = page.get_by_text("Only Workspaces").locator("xpath=ancestor::*[.//button[.='Add item']][1]")
+        only.get_by_role("button", name="Add item").click()
+        only.locator("textarea").fill(HANDBOOK)
+        person.eyes.picture(page, "alone")
+        with page.expect_response("**/create_flow_run") as answer:
+            page.get_by_role("button", name="Submit").click()
+        return dashboard.wait(str(answer.value.json()["id"]))
+
+
+@pytest.fixture(scope="module")
+def retried(
+    failed: dict[str, Any], alone: dict[str, Any], dashboard: Dashboard, prefect_server: LocalServer, eyes: Eyes
 ) -> dict[str, Any]:
     """The failed run, after Retry in its menu."""
     with somebody(prefect_server, eyes) as person:
@@ -240,7 +259,7 @@ class TestWatching:
         person.eyes.picture(person.page, "failed-run", whole=True)
 
         assert failed["name"] == "from-the-form"
-        assert failed["state"]["message"].startswith("2 of 3 workspaces completed; 1 failed; steps: 6 run")
+        assert failed["state"]["message"].startswith("1 of 3 workspaces completed; 2 failed; steps: 6 run")
 
     def test_the_overview_leads_to_the_cause_the_page_and_the_report(
         self, person: Person, dashboard: Dashboard, failed: dict[str, Any]
@@ -266,10 +285,18 @@ class TestWatching:
 
 
 class TestRetrying:
+    def test_one_workspace_alone_costs_what_it_has_no_result_of(
+        self, dashboard: Dashboard, alone: dict[str, Any], retried_at: float, made: Made
+    ) -> None:
+        assert alone["state"]["type"] == "COMPLETED", alone["state"]
+        (result,) = dashboard.manifest(alone["id"]).workspaces
+        assert (result.title, [step.how for step in result.steps]) == (HANDBOOK, ["cached", "executed", "skipped"])
+        assert made.containers_of(alone["id"], retried_at) == 1
+
     def test_retry_runs_what_has_no_result_and_makes_one_coherent_run(
         self, person: Person, dashboard: Dashboard, retried: dict[str, Any], retried_at: float, made: Made
     ) -> None:
-        """One container, in the one workspace that had failed; the two others are not even set up."""
+        """One container, for what has failed still; the completed one is not set up, that of its own run is cached."""
         run = retried
         person.look_at_run(run["id"])
         person.page.get_by_text("Cached").first.wait_for()
@@ -280,7 +307,7 @@ class TestRetrying:
         manifest = dashboard.manifest(run["id"])
         assert {result.title: [step.how for step in result.steps] for result in manifest.workspaces} == {
             BILLING: ["executed", "executed", "skipped"],
-            HANDBOOK: ["executed", "executed", "skipped"],
+            HANDBOOK: ["cached", "cached", "skipped"],
             SHOP: ["cached", "executed", "skipped"],
         }
         assert (manifest.state, manifest.changeset_specs) == ("completed", 3)
