@@ -97,14 +97,14 @@ def batch_change(
         repositories: Where the repositories come from.
         engine: The container engine that runs the steps.
         artifacts: Where results are kept.
-        options: How to run it.
+        options: How to run it; what they are set to does for most.
         secrets: Values that steps may ask for by name; masked wherever people can read.
         variables: Values that steps may ask for by name, and that are no secrets.
         spec_folder: The folder, on the worker, that `mount` paths are looked up in.
         instance: The Sourcegraph instance to upload to; if it is not given, the one that repositories come from.
         upload: Whether to upload the changeset specs to the instance: as a preview, or applied at once.
-        code_hosts: Where to propose the changesets at the end, after their approval. Empty: nowhere.
-        publishing: How to propose them.
+        code_hosts: Where to propose the changesets at the end, after their approval. None: nowhere.
+        publishing: How to propose them, where code hosts are given.
     """
     change = load_spec(spec)
     target = upload_target(repositories, instance, upload)

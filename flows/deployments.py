@@ -163,6 +163,8 @@ def form(flow: Flow[..., Any], leading: Mapping[str, str]) -> dict[str, Any]:
     needs no field, no reference would ever do. So the schema asks for one field where fields are given.
     """
     schema = parameter_schema(flow).model_dump_for_openapi()
+    for name, parameter in schema["properties"].items():
+        parameter["title"] = name.replace("_", " ").title()  # as Pydantic names the fields of options
     slugs: dict[str, str] = {}
     for name, definition in schema.get("definitions", {}).items():
         if "block_type_slug" in definition:

@@ -76,9 +76,13 @@ class Options(BaseModel):
     allow_unsupported: bool = Field(
         default=False, description="Also run repositories whose code host cannot have changesets."
     )
-    step_timeout_seconds: float | None = Field(default=None, gt=0, description="How long one step may take.")
+    step_timeout_seconds: float | None = Field(
+        default=None, gt=0, description="How long one step may take. None: as long as its workspace."
+    )
     workspace_timeout_seconds: float | None = Field(
-        default=3600.0, gt=0, description="How long one workspace may take, from its set-up to its last step."
+        default=3600.0,
+        gt=0,
+        description="How long one workspace may take, from its set-up to its last step. None: no limit.",
     )
     approval: bool = Field(
         default=False,

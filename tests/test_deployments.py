@@ -326,6 +326,16 @@ def test_every_block_can_be_given_by_reference(parameter: str) -> None:
     assert schema["properties"]["repositories"]["anyOf"][0] == {"$ref": "#/definitions/RepositoryList"}
 
 
+def test_the_form_has_titles_for_people_in_an_order_and_help_for_each_field() -> None:
+    schema = deployments.form(batch_change, {})
+    fields = sorted(schema["properties"].values(), key=lambda field: field["position"])
+    options = schema["definitions"]["Options"]["properties"].values()
+
+    assert [field["title"] for field in fields[:5]] == ["Spec", "Repositories", "Engine", "Artifacts", "Options"]
+    assert all(field["description"] for field in (*fields, *options))
+    assert not any("_" in field["title"] for field in (*fields, *options))
+
+
 @pytest.mark.parametrize("flow", [publish_changesets, refresh_changesets])
 def test_code_hosts_can_be_given_by_reference(flow: Flow[..., Any]) -> None:
     """A list of blocks of several types."""
