@@ -210,6 +210,26 @@ def states(manifest: RunManifest) -> dict[str, str]:
     return {result.title: result.state for result in manifest.workspaces}
 
 
+def test_two_runs_of_one_spec_at_once_are_whole_each(team: Team) -> None:
+    """On a machine each, in one bucket: no record is lost or doubled, and a step is given no second container."""
+    text = spec(name="twins", second="sleep 3; echo twin >> new")
+    runs = [team.submit(text, workspaces_per_shard=100, workspaces_at_once=6) for _ in range(2)]
+    ended = [team.dashboard.wait(run) for run in runs]
+
+    assert [run["state"]["type"] for run in ended] == ["COMPLETED"] * 2
+    manifests = [team.dashboard.manifest(run) for run in runs]
+    assert [states(manifest) for manifest in manifests] == [dict.fromkeys(NAMES, "completed")] * 2
+    assert [manifest.changeset_specs for manifest in manifests] == [6, 6]
+    for run, manifest in zip(runs, manifests, strict=True):
+        keys = [step.key for result in manifest.workspaces for step in result.steps]
+        assert len(keys) == len(set(keys)) == 18
+        assert all(team.dashboard.store.get(key) for key in keys)
+        executed = Counter({result.title: result.step_counts.executed for result in manifest.workspaces})
+        assert sum(team.containers(run), Counter()) == +executed
+    first, second = ([result.diff for result in manifest.workspaces] for manifest in manifests)
+    assert first == second
+
+
 def test_what_a_killed_machine_had_is_taken_over(team: Team) -> None:
     """Its finished workspaces are kept; what it was at runs again elsewhere; nothing runs twice beyond that."""
     run = team.submit(spec(name="killed", second="sleep 2; echo other >> new"))
