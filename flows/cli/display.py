@@ -13,10 +13,14 @@ from rich.table import Table
 from rich.text import Text
 
 from .. import progress
+from ..batches.causes import causes
 from ..batches.results import RunManifest, WorkspaceResult
 
 RUNNING_LINES = 8
 """How many running workspaces are shown by name."""
+
+NAMED = 5
+"""How many workspaces that failed for the same cause are named."""
 
 STATE_STYLES = {"completed": "green", "failed": "bold red", "cancelled": "yellow", "running": "cyan"}
 
@@ -106,17 +110,14 @@ def workspaces_table(manifest: RunManifest) -> Table:
 
 
 def failures(manifest: RunManifest) -> list[Text]:
-    """Why workspaces, or the run, did not complete; workspaces with the same message are told once."""
-    told: dict[str, list[str]] = {}
-    for result in manifest.workspaces:
-        if result.failure:
-            told.setdefault(result.failure.message, []).append(result.title)
+    """Why the run, or workspaces, did not complete; workspaces that failed for the same cause are told together."""
     texts = []
     if manifest.failure:
         texts.append(Text.assemble(("the run failed\n", "bold red"), _indented(manifest.failure.message)))
-    for message, titles in told.items():
-        named = ", ".join(titles[:5]) + (f" and {len(titles) - 5} more" if len(titles) > 5 else "")
-        texts.append(Text.assemble((f"{named}\n", "bold red"), _indented(message)))
+    for cause in causes(manifest.workspaces):
+        first, more = cause.workspaces[:NAMED], len(cause.workspaces) - NAMED
+        named = ", ".join(result.title for result in first) + (f" and {more} more" if more > 0 else "")
+        texts.append(Text.assemble((f"{named}\n", "bold red"), _indented(cause.message)))
     return texts
 
 
