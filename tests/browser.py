@@ -61,8 +61,9 @@ def _local_only(route: Route) -> None:
             route.abort()  # else a page would wait for ever
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
+    """Not for the whole session: while Playwright lives, this thread counts as one that has an event loop."""
     found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     assert found, "the tests of the dashboard need Chromium: ./infra/test installs it"
     with sync_playwright() as playwright:

@@ -11,6 +11,7 @@ import time
 import urllib.request
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
 
@@ -102,19 +103,22 @@ def containers_of(run: str) -> list[str]:
 
 
 @pytest.fixture(scope="session")
-def up(
-    installation: Installation, prefect_server: LocalServer, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[Done, Dashboard]]:
-    """`batchwright up`, and the dashboard after it. Results go where no other test's do."""
-    store = tmp_path_factory.mktemp("results")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the dashboard's runs keep what they made, and no other test does."""
+    return tmp_path_factory.mktemp("results")
+
+
+@pytest.fixture(scope="module")
+def up(installation: Installation, prefect_server: LocalServer, results: Path) -> Iterator[tuple[Done, Dashboard]]:
+    """`batchwright up`, and the dashboard after it. Anew for each module: some kill what it started."""
     try:
-        done = installation.command("up", "--store", store)
-        yield done, Dashboard(prefect_server.api_url, FolderStore(store))
+        done = installation.command("up", "--store", results)
+        yield done, Dashboard(prefect_server.api_url, FolderStore(results))
     finally:
         worker.stop(installation.home)
         view_process.stop(installation.home)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def dashboard(up: tuple[Done, Dashboard]) -> Dashboard:
     return up[1]

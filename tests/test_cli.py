@@ -311,8 +311,8 @@ class TestLookingBack:
     def test_a_report_is_written(self, demo: Done, installation: Installation, tmp_path: Path) -> None:
         page, nowhere = tmp_path / "report.html", tmp_path / "no" / "report.html"
 
-        done = installation.command("show", "--html", page)
-        refused = installation.command("show", "--html", nowhere)
+        done = installation.command("show", demo.json["run_id"], "--html", page)
+        refused = installation.command("show", demo.json["run_id"], "--html", nowhere)
 
         assert (done.code, done.stdout.decode()) == (0, f"{page}\n"), done.stderr
         assert page.read_text().count('class="workspace"') == 5

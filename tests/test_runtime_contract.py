@@ -125,7 +125,7 @@ def test_a_container_that_takes_too_much_memory_is_told_apart(rigs: Rigs) -> Non
 
 
 def test_a_fork_bomb_hits_a_limit_and_can_be_killed(rigs: Rigs) -> None:
-    exit = rigs(pids_limit=64).run("bomb() { bomb | bomb & }; bomb; sleep 60", timeout=2.0).exit
+    exit = rigs(pids_limit=64).run("bomb() { bomb | bomb & }; bomb & exec sleep 60", timeout=2.0).exit
 
     assert exit.timed_out
 
