@@ -49,6 +49,8 @@ async def work(name: str, pool: str, limit: int) -> None:
 def main() -> None:
     """``NAME POOL LIMIT``."""
     name, pool, limit = sys.argv[1:]
+    # nohup, and a shell's `&`, let their programs inherit an ignored SIGINT: then neither signal would end us.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     # As Prefect's own command does it: what ends us by a signal ends our flow runs too.
     signal.signal(signal.SIGTERM, lambda _number, _frame: os.kill(os.getpid(), signal.SIGINT))
     try:
