@@ -186,7 +186,10 @@ def _start(folder: Path, port: int) -> _Record:
         # The UI takes its API's address from here; otherwise it asks port 4200, whatever the server's port is.
         "PREFECT_API_URL": _api_url(port),
     }
-    command = (sys.executable, "-P", "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port))
+    command = (
+        *(sys.executable, "-P", "-m", "flows.server_process"),
+        *("server", "start", "--host", "127.0.0.1", "--port", str(port)),
+    )
     environment = inherited | SERVER_SETTINGS | own
     process = processes.start(command, folder=folder, environment=environment, log=folder / "server.log")
     record = _Record(port, process.pid, process.birth, sys.executable)

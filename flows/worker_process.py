@@ -9,11 +9,14 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 import anyio
+import httpx
+from prefect.client.schemas.objects import FlowRun
 from prefect.logging import get_logger
 from prefect.workers.process import ProcessJobConfiguration, ProcessWorker
 
@@ -36,13 +39,56 @@ class _Configuration(ProcessJobConfiguration):
         self._command_configured = True
 
 
+class _Worker(ProcessWorker):
+    """A process worker that outlives an absence of its server.
+
+    Prefect's own ends, and kills its flow runs, after some two minutes without an answer.
+    """
+
+    job_configuration = _Configuration
+    _known = False
+    """Whether the server has known this worker: until then Prefect's own start is patient enough, and says more."""
+    _away = False
+
+    @classmethod
+    def __dispatch_key__(cls) -> str:
+        """Beside the one that Prefect's own command chooses."""
+        return f"batchwright-{cls.type}"
+
+    async def get_and_submit_flow_runs(self) -> list[FlowRun]:
+        with self._patience():
+            return await super().get_and_submit_flow_runs()
+        return []
+
+    async def sync_with_backend(self) -> None:
+        if not self._known:
+            await super().sync_with_backend()
+            self._known = True
+            return
+        with self._patience():
+            await super().sync_with_backend()
+
+    @contextmanager
+    def _patience(self) -> Iterator[None]:
+        """Take note of an error of the server or of the way there; the next attempt is seconds away."""
+        try:
+            yield
+        except httpx.HTTPError as error:
+            if not self._away:
+                get_logger("worker").warning("the Prefect server does not answer, and is asked on and on: %s", error)
+            self._away = True
+        else:
+            if self._away:
+                get_logger("worker").info("the Prefect server answers again")
+            self._away = False
+
+
 async def work(name: str, pool: str, limit: int) -> None:
     """Take flow runs from the pool until this is cancelled: at most ``limit`` batch changes and ``limit`` shards."""
     say = get_logger("worker").info
     async with anyio.create_task_group() as group:
         for queue, suffix in _QUEUES.items():
-            worker = ProcessWorker(work_pool_name=pool, work_queues=[queue], name=f"{name}{suffix}", limit=limit)
-            worker.job_configuration = _Configuration
+            worker = _Worker(work_pool_name=pool, work_queues=[queue], name=f"{name}{suffix}", limit=limit)
             group.start_soon(partial(worker.start, printer=say))
 
 

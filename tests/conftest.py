@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,13 @@ from tests.fakes import FakeRuntime
 from tests.workbench import Workbench
 
 pytest_plugins = ["tests.harness", "tests.dashboard", "tests.browser", "tests.s3server"]
+
+
+def pytest_configure() -> None:
+    """Let signals end what the tests start: nohup, a shell's `&` and some CI runners hand them down ignored."""
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
 
 @pytest.fixture

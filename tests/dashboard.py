@@ -5,15 +5,12 @@ The dashboard is a client of the same API that this uses, with the same bodies.
 
 from __future__ import annotations
 
-import json
 import subprocess
 import time
-import urllib.request
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.error import HTTPError
 
 import pytest
 
@@ -23,7 +20,7 @@ from flows import view_process, worker
 from flows.batches.results import RunManifest
 from flows.ledger import Ledger
 from flows.server import LocalServer
-from tests.harness import Done, Installation
+from tests.harness import Api, Done, Installation
 
 ENDED = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
 RUN_SECONDS = 240
@@ -37,20 +34,7 @@ class Dashboard:
     store: ArtifactStore
 
     def ask(self, method: str, path: str, body: object = None) -> Any:
-        data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(
-            f"{self.api}/{path}", data, {"Content-Type": "application/json"}, method=method
-        )
-        for _ in range(5):
-            try:
-                with urllib.request.urlopen(request, timeout=30) as answer:
-                    return json.loads(answer.read() or b"null")
-            except HTTPError as error:
-                error.close()
-                if error.code != 503:  # SQLite was busy for too long
-                    raise
-                time.sleep(1)
-        raise AssertionError(f"{method} {path}: the server is too busy")
+        return Api(self.api).ask(method, path, body)
 
     def deployment(self) -> dict[str, Any]:
         found: dict[str, Any] = self.ask("GET", "deployments/name/batch-change/batch-change")

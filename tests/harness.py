@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
@@ -16,16 +15,19 @@ from types import MappingProxyType
 from typing import Any
 
 import docker
+import httpx
 import pytest
 
 from flows import server
 from infra.demo_repositories import make_repositories
 from tests.images import ensure_busybox
+from tests.ports import free_port
 
 SPECS = Path(__file__).parent / "specs"
 COMMAND = Path(sys.executable).with_name("batchwright")
 NOTHING: Mapping[str, str] = MappingProxyType({})
 COMMAND_SECONDS = 300
+PREFECT_SECONDS = 60
 RECORD_SECONDS = 15
 """Prefect's task runs come in late."""
 
@@ -135,12 +137,19 @@ class Api:
 
     url: str
 
+    def ask(self, method: str, path: str, body: object = None) -> Any:
+        """What the API answers; asked again while it says 503, for then its SQLite is busy."""
+        deadline = time.monotonic() + PREFECT_SECONDS
+        while True:
+            answer = httpx.request(method, f"{self.url}/{path}", json=body, timeout=PREFECT_SECONDS)
+            if answer.status_code != 503 or time.monotonic() > deadline:
+                break
+            time.sleep(0.5)
+        assert answer.is_success, f"{method} {path}: {answer.status_code} {answer.text}"
+        return answer.json() if answer.content else None
+
     def post(self, path: str, body: object) -> Any:
-        request = urllib.request.Request(
-            f"{self.url}/{path}", json.dumps(body).encode(), {"Content-Type": "application/json"}
-        )
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            return json.loads(answer.read())
+        return self.ask("POST", path, body)
 
     def task_runs(self, flow_run_id: str) -> dict[str, tuple[str, str]]:
         """The task runs of a flow run: name -> state's name and message."""
@@ -175,26 +184,35 @@ def _clean(environment: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in environment.items() if not name.startswith(ours)}
 
 
-@pytest.fixture(scope="session")
-def installation(tmp_path_factory: pytest.TempPathFactory) -> Installation:
+def make_installation(folder: Path) -> Installation:
     """A machine with the demo's repositories, on which nothing has run yet."""
-    folder = tmp_path_factory.mktemp("installation")
     make_repositories(folder / "repositories")
     return Installation(folder)
 
 
-@pytest.fixture(scope="session")
-def prefect_server(
-    installation: Installation, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[server.LocalServer]:
-    """The installation's Prefect server, one for the whole session; the demo's image is there too."""
+@contextmanager
+def serving(installation: Installation) -> Iterator[server.LocalServer]:
+    """The installation's Prefect server; the demo's image is there too."""
     with closing(docker.APIClient()) as client:
         ensure_busybox(client)
     try:
         with _unconfigured() as patch:
-            patch.chdir(tmp_path_factory.mktemp("empty"))
+            patch.chdir(installation.here)
             patch.setenv("HOME", str(installation.folder))
-            found = server.find_or_start(installation.home, preferred_port=0)
+            found = server.find_or_start(installation.home, preferred_port=free_port())
         yield found
     finally:
         server.stop(installation.home)
+
+
+@pytest.fixture(scope="session")
+def installation(tmp_path_factory: pytest.TempPathFactory) -> Installation:
+    """One for the whole session."""
+    return make_installation(tmp_path_factory.mktemp("installation"))
+
+
+@pytest.fixture(scope="session")
+def prefect_server(installation: Installation) -> Iterator[server.LocalServer]:
+    """The installation's, one for the whole session."""
+    with serving(installation) as found:
+        yield found

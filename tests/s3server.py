@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import secrets
-import socket
 import subprocess
 import sys
 import time
@@ -17,11 +16,14 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
+from tests.ports import is_free
+
 _START_SECONDS = 60
 _STARTS = 3
 # SeaweedFS listens for gRPC at every port + 10000.
 _GRPC_OFFSET = 10_000
-_PORTS = range(21_000, 55_000)
+_PORTS = range(11_000, 22_000)
+"""Neither these nor their gRPC ports are among those that the system gives to connections (tests/ports.py)."""
 
 
 @dataclass(frozen=True)
@@ -159,18 +161,9 @@ def _free_ports(count: int) -> list[int]:
     for _ in range(100):
         first = secrets.choice(_PORTS)
         ports = [first + 10 * number for number in range(count)]
-        if all(_is_free(port) and _is_free(port + _GRPC_OFFSET) for port in ports):
+        if all(is_free(port) and is_free(port + _GRPC_OFFSET) for port in ports):
             return ports
     raise RuntimeError("found no free ports for the S3 server")
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
 
 
 @pytest.fixture(scope="session")

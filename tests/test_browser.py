@@ -24,7 +24,7 @@ from flows.server import LocalServer
 from infra.images import BUSYBOX
 from tests.browser import PATIENCE_SECONDS, Eyes
 from tests.dashboard import ENDED, Dashboard, containers_of
-from tests.harness import Installation, eventually
+from tests.harness import Installation, eventually, make_installation, serving
 
 pytestmark = [pytest.mark.browser, pytest.mark.docker, pytest.mark.flow]
 
@@ -106,6 +106,23 @@ class Person:
         expect(dialog).to_be_hidden()
 
 
+@pytest.fixture(scope="module")
+def installation(tmp_path_factory: pytest.TempPathFactory) -> Installation:
+    """Not the one of the other tests: what people do here changes what is deployed, and they kill its server."""
+    return make_installation(tmp_path_factory.mktemp("installation"))
+
+
+@pytest.fixture(scope="module")
+def prefect_server(installation: Installation) -> Iterator[LocalServer]:
+    with serving(installation) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("results")
+
+
 @contextmanager
 def somebody(server: LocalServer, eyes: Eyes) -> Iterator[Person]:
     page = eyes.page()
@@ -136,7 +153,7 @@ class Made:
     def containers_of(self, run: str, since: float) -> int:
         """How many containers steps of a run were given since then, whatever became of them."""
         told = [json.loads(line) for line in self.file.read_text().splitlines()]
-        return sum(event["time"] >= int(since) and run.split("-")[-1] in json.dumps(event) for event in told)
+        return sum(event["timeNano"] >= since * 1e9 and run.split("-")[-1] in json.dumps(event) for event in told)
 
 
 @pytest.fixture(scope="module")
@@ -174,6 +191,7 @@ def submitted(dashboard: Dashboard, prefect_server: LocalServer, eyes: Eyes, mad
     eyes.picture(page, "form", whole=True)
     with page.expect_response("**/create_flow_run") as answer:
         page.get_by_role("button", name="Submit").click()
+    assert answer.value.ok, answer.value.text()
     run = str(answer.value.json()["id"])
     page.close()
     return run

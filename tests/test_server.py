@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import os
-import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
+from uuid import uuid4
 
+import httpx
 import pytest
 
 from flows import server
 from flows.server import LocalServer, ServerUnavailable
+from tests.harness import Api
+from tests.ports import free_port
 
 OF_ANOTHER_SERVER = {
     "PREFECT_API_KEY": "a key of another server",
@@ -43,22 +47,12 @@ def _unconfigured(home: Path) -> Iterator[None]:
 def pair(home: Path) -> Iterator[tuple[LocalServer, LocalServer]]:
     """What two commands get that ask at the same moment."""
     try:
+        port = free_port()
         with ThreadPoolExecutor(2) as pool:
-            both = [pool.submit(server.find_or_start, home, preferred_port=0) for _ in range(2)]
+            both = [pool.submit(server.find_or_start, home, preferred_port=port) for _ in range(2)]
             yield both[0].result(), both[1].result()
     finally:
         server.stop(home)
-
-
-def get(url: str) -> object:
-    with urllib.request.urlopen(url, timeout=10) as answer:
-        return json.loads(answer.read())
-
-
-def post(url: str, body: object) -> object:
-    request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=10) as answer:
-        return json.loads(answer.read())
 
 
 @pytest.mark.flow
@@ -82,7 +76,7 @@ def test_a_running_server_is_found_quickly(pair: tuple[LocalServer, LocalServer]
 @pytest.mark.flow
 def test_the_ui_asks_the_server_that_serves_it(pair: tuple[LocalServer, LocalServer]) -> None:
     """Without being told, Prefect's UI asks port 4200, whatever port its server has."""
-    ui_settings = get(f"{pair[0].ui_url}/ui-settings")
+    ui_settings = Api(pair[0].ui_url).ask("GET", "ui-settings")
 
     assert isinstance(ui_settings, dict)
     assert ui_settings["api_url"] == pair[0].api_url
@@ -90,13 +84,39 @@ def test_the_ui_asks_the_server_that_serves_it(pair: tuple[LocalServer, LocalSer
 
 @pytest.mark.flow
 def test_the_settings_of_other_servers_stay_out(pair: tuple[LocalServer, LocalServer], home: Path) -> None:
-    effective = get(f"{pair[0].api_url}/admin/settings")
+    effective = Api(pair[0].api_url).ask("GET", "admin/settings")
 
     assert isinstance(effective, dict)
     assert effective["home"] == str(home / "prefect")
     assert effective["api"]["key"] is None
     assert effective["server"]["analytics_enabled"] is False
     assert (home / "prefect" / "prefect.db").exists()
+
+
+@pytest.mark.flow
+def test_many_at_once_are_all_answered(pair: tuple[LocalServer, LocalServer], home: Path) -> None:
+    """Prefect's own begins transactions on SQLite as readers: those that write later fail, or wait for a minute."""
+    api = Api(pair[0].api_url)
+    flow = api.post("flows/", {"name": "busy"})["id"]
+    state = {"type": "PENDING"}
+
+    def work(number: int) -> set[int]:
+        """Begin runs and tell of events, as a few flow runs do at the same time."""
+        statuses = set()
+        for _ in range(10):
+            event = {
+                "id": str(uuid4()),
+                "occurred": datetime.now(UTC).isoformat(),
+                "event": "prefect.flow-run.Running",
+                "resource": {"prefect.resource.id": f"prefect.flow-run.{uuid4()}"},
+            }
+            for path, body in (("flow_runs/", {"flow_id": flow, "state": state}), ("events", [event])):
+                statuses.add(httpx.post(f"{api.url}/{path}", json=body, timeout=30).status_code)
+        return statuses
+
+    with ThreadPoolExecutor(8) as pool:
+        assert set.union(*pool.map(work, range(8))) <= {201, 204}
+    assert "database is locked" not in (home / "prefect" / "server.log").read_text()
 
 
 @pytest.mark.flow
@@ -117,14 +137,14 @@ def test_a_server_comes_back_at_its_address_with_its_runs(
 ) -> None:
     """Also for a user who has exported the address that was printed: it is still ours to start."""
     address = pair[0].api_url
-    flow = post(f"{address}/flows/", {"name": "kept"})
+    flow = Api(address).post("flows/", {"name": "kept"})
     monkeypatch.setenv("PREFECT_API_URL", address)
 
     stopped = server.stop(home)
     again = server.find_or_start(home)
 
     assert (stopped, again.api_url, again.started) == (True, address, True)
-    assert get(f"{address}/flows/name/kept") == flow
+    assert Api(address).ask("GET", "flows/name/kept") == flow
 
 
 @pytest.mark.flow
@@ -152,7 +172,7 @@ def test_a_server_that_cannot_start_shows_why(tmp_path: Path) -> None:
     (tmp_path / "prefect" / "prefect.db").mkdir(parents=True)
 
     with pytest.raises(ServerUnavailable, match=r"(?s)ended while it started.*unable to open database file"):
-        server.find_or_start(tmp_path, preferred_port=0)
+        server.find_or_start(tmp_path, preferred_port=free_port())
 
 
 def test_stop_leaves_a_process_alone_that_took_the_number_over(tmp_path: Path) -> None:

@@ -18,12 +18,11 @@ import docker
 import pytest
 
 from blocks.s3_artifacts import S3Artifacts
-from flows import server
 from flows.batches.results import RunManifest
 from infra.images import BUSYBOX
 from tests.dashboard import Dashboard
 from tests.gitrepos import make_repository
-from tests.harness import Installation
+from tests.harness import Installation, serving
 from tests.machines import Machine
 from tests.s3server import S3Server
 
@@ -118,10 +117,9 @@ def team(s3_server: S3Server) -> Iterator[Team]:
             make_repository(folder / "src" / name, {"README.md": f"{name}\n"})
         head = Installation(folder / "head")
         head.folder.mkdir()
-        stack.callback(server.stop, head.home)
+        api = stack.enter_context(serving(head)).api_url
         deployed = head.command("deploy")
         assert deployed.code == 0, deployed.stderr
-        api = f"http://127.0.0.1:{json.loads((head.home / 'prefect/server.json').read_text())['port']}/api"
         settings = s3_server.settings("shards")
         machines = tuple(stack.enter_context(Machine(folder / f"m{each}", api, number=each)) for each in (1, 2))
         assert len(machines) == 2

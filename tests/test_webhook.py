@@ -36,8 +36,9 @@ from flows.webhook_metrics import Metrics
 from flows.webhook_runs import Runs
 from flows.webhook_senders import SENDERS
 from flows.webhook_server import FixedRules
-from tests.harness import COMMAND, Installation, eventually
+from tests.harness import COMMAND, Api, Installation, eventually
 from tests.instance.launcher import Account, RunningInstance
+from tests.ports import free_port
 
 pytestmark = pytest.mark.flow
 
@@ -74,7 +75,7 @@ class Service:
         return self.send("instance", body, headers)
 
     def prefect(self, method: str, path: str, body: object = None) -> Any:
-        return prefect(self.api, method, path, body)
+        return Api(self.api).ask(method, path, body)
 
     def run(self, answer: httpx.Response) -> dict[str, Any]:
         """The one flow run that a delivery started."""
@@ -179,26 +180,15 @@ def github_rules() -> WebhookRules:
 STANDARD = "whsec_" + base64.b64encode(b"a signing token").decode()
 
 
-def prefect(api: str, method: str, path: str, body: object = None) -> Any:
-    """Prefect's API. It answers 503 while SQLite is busy."""
-    for _ in range(20):
-        answer = httpx.request(method, f"{api}/{path}", json=body, timeout=60)
-        if answer.status_code != 503:
-            break
-        time.sleep(0.5)
-    assert answer.status_code < 300, answer.text
-    return answer.json() if answer.content else None
-
-
 def make_deployment(api: str) -> None:
     """A deployment without a worker: its runs stay Scheduled."""
-    flow = prefect(api, "POST", "flows/", {"name": "listens"})["id"]
+    flow = Api(api).post("flows/", {"name": "listens"})["id"]
     schema = {
         "type": "object",
         "properties": {"spec": {"type": "string", "maxLength": 10_000}, "options": {"type": "object"}},
     }
     wanted = {"name": "hooked", "flow_id": flow, "parameter_openapi_schema": schema, "enforce_parameter_schema": True}
-    prefect(api, "POST", "deployments/", wanted)
+    Api(api).post("deployments/", wanted)
 
 
 def wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
@@ -211,12 +201,6 @@ def wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
             assert process.poll() is None, log.read_text()
             assert time.monotonic() < deadline, log.read_text()
             time.sleep(0.2)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class TestStarting:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import secrets
-import socket
 import ssl
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from typing import Any
 import httpx
 
 from tests.gitrepos import make_repository
+from tests.ports import free_port
 
 _START_SECONDS = 60
 
@@ -55,7 +55,7 @@ class RunningInstance:
 
     def start(self) -> None:
         """Start and wait until it answers."""
-        self._port = self._port or _free_port()
+        self._port = self._port or free_port()
         command = [sys.executable, "-m", "tests.instance", f"--folder={self._folder / 'state'}"]
         command += [f"--port={self._port}", f"--admin-token={self._admin_token}"]
         if self._certificates:
@@ -131,10 +131,3 @@ class RunningInstance:
         except httpx.TransportError:
             return False
         return True
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
