@@ -11,6 +11,9 @@ import pytest
 from tests.fakes import FakeRuntime
 from tests.workbench import Workbench
 
+_WAITING = {"browser", "docker", "flow", "s3"}
+"""Markers of tests that take seconds."""
+
 pytest_plugins = ["tests.harness", "tests.dashboard", "tests.browser", "tests.s3server"]
 
 
@@ -19,6 +22,12 @@ def pytest_configure() -> None:
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
         if signal.getsignal(number) == signal.SIG_IGN:
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that wait for engines and servers: the quick ones then fill the gap at the end of two."""
+    waiting = {item.path for item in items if {mark.name for mark in item.iter_markers()} & _WAITING}
+    items.sort(key=lambda item: item.path not in waiting)
 
 
 @pytest.fixture
