@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -353,6 +354,7 @@ def test_the_log_is_seen_while_a_step_runs(machine: Machine, executions: Executi
     with machine.working():
         while not any(entry["out"] == "stdout: first\n" for entry in executions.look(number)["logs"]):
             assert executions.look(number)["state"] in ("queued", "processing")
+            time.sleep(0.2)
 
 
 def _key_of(executions: Executions, size: int) -> str:

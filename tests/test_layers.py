@@ -348,7 +348,7 @@ def test_an_archive_that_is_no_layer_is_refused_and_writes_nothing_outside(tmp_p
     assert (tmp_path / "victim").stat().st_nlink == 1
 
 
-@pytest.mark.parametrize("content", [b"", b"no archive", gzip.compress(b"no tar" * 1000)])
+@pytest.mark.parametrize("content", [b"", b"no archive", gzip.compress(b"no tar" * 1000, mtime=0)])
 def test_a_damaged_archive_is_refused(tmp_path, content):
     with pytest.raises(LayerRefused, match="damaged"):
         unpack(io.BytesIO(content), tmp_path / "1")
