@@ -21,6 +21,9 @@ _DISK_FULL = re.compile("no space left on device|disk quota exceeded", re.IGNORE
 _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\))")
 _CONTROLS = re.compile(r"[^\t\n\x20-\x7e\xa0-\U0010ffff]")
 
+RETRIES = 3
+"""Of a stage that met a temporary error. A step's own failure is never repeated."""
+
 TAIL_BYTES = 4096
 """How much of a failed step's output stands in its message."""
 

@@ -13,7 +13,7 @@ from prefect.tasks import Task, exponential_backoff
 from . import progress
 from .batches.results import Failure, WorkspaceResult
 from .execution import WorkspaceRun
-from .failures import is_temporary
+from .failures import RETRIES, is_temporary
 from .shares import Share
 
 log = logging.getLogger(__name__)
@@ -26,17 +26,15 @@ def _says_something(record: logging.LogRecord) -> bool:
 
 logging.getLogger("prefect.task_runs").addFilter(_says_something)
 
-RETRIES = 3
-"""Of a stage that met a temporary error. A step's own failure is never repeated."""
 
-
-def _error_of(state: State[Any]) -> BaseException:
+def error_of(state: State[Any]) -> BaseException:
+    """What ended a stage that did not complete."""
     error = state.result(raise_on_failure=False)
     return error if isinstance(error, BaseException) else RuntimeError(state.message)
 
 
 def _is_worth_another_try(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
-    return is_temporary(_error_of(state))
+    return is_temporary(error_of(state))
 
 
 STAGE: dict[str, Any] = {
@@ -76,7 +74,7 @@ def _run_stages(run: Share, number: int, workspace: WorkspaceRun) -> WorkspaceRe
             break
         notify(progress.WorkspaceStage(number, name, f"step {index + 1}"))
         state = run_step(name, index + 1, " ".join(step.container.split()), workspace, return_state=True)
-    failure = None if state.is_completed() else workspace.fail(_error_of(state))
+    failure = None if state.is_completed() else workspace.fail(error_of(state))
     notify(progress.WorkspaceStage(number, name, "diff"))
     return collect_diff(name, run, number, workspace, failure)
 

@@ -13,15 +13,13 @@ from uuid import UUID
 
 from prefect import flow, runtime, task
 from prefect.cache_policies import NO_CACHE
-from prefect.client.schemas.objects import State, TaskRun
+from prefect.client.schemas.objects import State
 from prefect.logging import get_run_logger
 from prefect.states import Cancelled, Completed, Failed
-from prefect.tasks import Task, exponential_backoff
 
 from ..cancellation import watched
-from ..failures import is_temporary
+from ..stages import STAGE, error_of
 from .job_run import JobRun, Outcome
-from .plain_work import RETRIES
 
 log = logging.getLogger(__name__)
 
@@ -32,25 +30,6 @@ _RETRY_MEANS = (
     "token is not valid any more. Retry it at the instance (the batch spec's execution page): the steps that finished "
     "here are in the step cache, and are not repeated."
 )
-
-
-def _error_of(state: State[Any]) -> BaseException:
-    error = state.result(raise_on_failure=False)
-    return error if isinstance(error, BaseException) else RuntimeError(state.message)
-
-
-def _is_worth_another_try(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
-    return is_temporary(_error_of(state))
-
-
-_STAGE: dict[str, Any] = {
-    "cache_policy": NO_CACHE,
-    "persist_result": False,
-    "retries": RETRIES,
-    "retry_delay_seconds": exponential_backoff(2),
-    "retry_jitter_factor": 0.5,
-    "retry_condition_fn": _is_worth_another_try,
-}
 
 
 class Desk:
@@ -97,12 +76,12 @@ def executor_job(job: int, repository: str, commit: str, executor: str) -> State
                 break
             state = run_step(run.job.title, index + 1, " ".join(image.split()), run, return_state=True)
         if not state.is_completed() and run.failure is None:
-            run.fail(_error_of(state))
+            run.fail(error_of(state))
     report(run.job.title, run)
     return _final_state(run)
 
 
-@task(name="job-set-up", task_run_name="{title} · set-up", **_STAGE)
+@task(name="job-set-up", task_run_name="{title} · set-up", **STAGE)
 def prepare(title: str, run: JobRun) -> State[Any]:
     """Fetch the repository through the instance, write the job's files, take up what is known."""
     run.prepare()
@@ -111,7 +90,7 @@ def prepare(title: str, run: JobRun) -> State[Any]:
     return Completed(message=f"{len(run.steps)} steps to run")
 
 
-@task(name="job-step", task_run_name="{title} · step {number} · {image}", **_STAGE)
+@task(name="job-step", task_run_name="{title} · step {number} · {image}", **STAGE)
 def run_step(title: str, number: int, image: str, run: JobRun) -> State[Any]:
     """Run one step's container, unless its condition is false or its result is known."""
     result = run.run_step(number - 1, get_run_logger().info)

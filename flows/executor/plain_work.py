@@ -6,12 +6,11 @@ import logging
 from collections.abc import Callable
 from typing import TypeVar
 
-from ..failures import is_temporary
+from ..failures import RETRIES, is_temporary
 from .job_run import FORESEEN, JobRun, Outcome
 
 log = logging.getLogger(__name__)
 
-RETRIES = 3
 FIRST_DELAY_SECONDS = 2.0
 
 _R = TypeVar("_R")
