@@ -95,8 +95,8 @@ class Machine:
         return Workshop(self.folder / "home", store, runtime_for, (TOKEN,), sync_seconds=0.1)
 
     @contextmanager
-    def working(self, **queue: Any) -> Iterator[Loop]:
-        """A loop that works; leaving gives back what still runs."""
+    def working(self, *, to_the_end: bool = False, **queue: Any) -> Iterator[Loop]:
+        """A loop that works; leaving gives back what still runs, or waits for it."""
         client = self.executions.client(self.name, **queue)
         loop = Loop(client, self.pace, self._work)
         thread = threading.Thread(target=copy_context().run, args=(loop.run,))
@@ -104,14 +104,14 @@ class Machine:
         try:
             yield loop
         finally:
-            loop.give_back()
+            loop.stop() if to_the_end else loop.give_back()
             thread.join(WAIT_SECONDS)
             assert not thread.is_alive()
             client.close()
 
     def work_off(self, number: int, **queue: Any) -> dict[str, Any]:
-        """Work until the execution has ended; how the instance has it then."""
-        with self.working(**queue):
+        """Work until the execution has ended, and we know it; how the instance has it then."""
+        with self.working(to_the_end=True, **queue):
             return self.executions.ended(number)
 
     def leftovers(self) -> list[str]:
