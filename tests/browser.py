@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Error, Page, Route, sync_playwright
@@ -75,7 +76,9 @@ def chromium() -> Iterator[Browser]:
 @pytest.fixture(scope="module")
 def eyes(chromium: Browser) -> Iterator[Eyes]:
     PICTURES.mkdir(parents=True, exist_ok=True)
-    with chromium.new_context(viewport={"width": 1400, "height": 1000}, color_scheme="light") as context:
+    look: dict[str, Any] = {"viewport": {"width": 1400, "height": 1000}, "color_scheme": "light"}
+    # Drawing the animations of a page takes a whole core, and the runs that people look at get the rest.
+    with chromium.new_context(**look, reduced_motion="reduce") as context:
         context.route("**/*", _local_only)
         yield Eyes(context, PICTURES)
 
