@@ -77,8 +77,16 @@ class Podman:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._process.send_signal(signal.SIGTERM)
         self._process.wait(_SECONDS)
-        # Its storage is mounted on itself, and knows how to be removed.
-        subprocess.run(["podman", "system", "reset", "--force"], env=self._environment, capture_output=True, check=True)
+        said: list[str] = []
+
+        def is_reset() -> bool:
+            """Its storage is mounted on itself, and it knows how to remove it: when nothing is busy in there any more."""
+            reset = ["podman", "system", "reset", "--force"]
+            done = subprocess.run(reset, env=self._environment, capture_output=True, text=True, check=False)
+            said.append(done.stderr)
+            return done.returncode == 0
+
+        wait_until(is_reset, lambda: said[-1])
 
     @property
     def _environment(self) -> dict[str, str]:
