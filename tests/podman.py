@@ -80,7 +80,7 @@ class Podman:
         said: list[str] = []
 
         def is_reset() -> bool:
-            """Its storage is mounted on itself, and it knows how to remove it: when nothing is busy in there any more."""
+            """Its storage is mounted on itself; it knows how to remove it, once nothing in there is busy."""
             reset = ["podman", "system", "reset", "--force"]
             done = subprocess.run(reset, env=self._environment, capture_output=True, text=True, check=False)
             said.append(done.stderr)
