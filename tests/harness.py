@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -18,15 +21,19 @@ import docker
 import httpx
 import pytest
 
-from flows import server
+from flows import processes, server
+from flows.batches.errors import TemporaryError
+from flows.processes import Patience
 from infra.demo_repositories import make_repositories
 from tests.images import ensure_busybox
 from tests.ports import free_port
 
-SPECS = Path(__file__).parent / "specs"
+ROOT = Path(__file__).parent.parent
+SPECS = ROOT / "tests" / "specs"
 COMMAND = Path(sys.executable).with_name("batchwright")
 NOTHING: Mapping[str, str] = MappingProxyType({})
 COMMAND_SECONDS = 300
+_PREPARING_SECONDS = 300
 PREFECT_SECONDS = 60
 RECORD_SECONDS = 15
 """Prefect's task runs come in late."""
@@ -196,13 +203,32 @@ def serving(installation: Installation) -> Iterator[server.LocalServer]:
     with closing(docker.APIClient()) as client:
         ensure_busybox(client)
     try:
-        with _unconfigured() as patch:
+        with _unconfigured() as patch, _prepared(installation.home / "prefect" / "prefect.db"):
             patch.chdir(installation.here)
             patch.setenv("HOME", str(installation.folder))
             found = server.find_or_start(installation.home, preferred_port=free_port())
         yield found
     finally:
         server.stop(installation.home)
+
+
+@contextmanager
+def _prepared(database: Path) -> Iterator[None]:
+    """A server's empty database. Prefect makes it in 14 s of migrations: the first server's is kept for all others."""
+    kept = ROOT / ".state" / f"prefect-{version('prefect')}.db"
+    kept.parent.mkdir(exist_ok=True)
+    with processes.one_at_a_time(kept.with_suffix(".lock"), Patience(_PREPARING_SECONDS), TemporaryError("too late")):
+        if kept.exists():
+            database.parent.mkdir(parents=True)
+            shutil.copy(kept, database)
+        else:
+            yield
+            scratch = kept.with_suffix(".new")
+            with closing(sqlite3.connect(database)) as source, closing(sqlite3.connect(scratch)) as copy:
+                source.backup(copy)
+            scratch.replace(kept)
+            return
+    yield
 
 
 @pytest.fixture(scope="session")
