@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Callable
+
+from .rhythm import Rhythm
 
 HEAD_LINES = 200
 TAIL_LINES = 50
@@ -26,17 +27,20 @@ class LiveLog:
         self._prefix, self._show = prefix, show
         self._line, self._waiting = b"", list[str]()
         self._tail = deque[bytes](maxlen=TAIL_LINES)
-        self._count, self._shown_at = 0, 0.0
+        self._count = 0
+        self._rhythm = Rhythm(self._flush, SECONDS_BETWEEN_RECORDS)
 
     def write(self, data: bytes) -> int:
         *lines, rest = (self._line + data).split(b"\n")
         self._line = rest[:_LINE_BYTES]
-        self._take(lines)
-        if self._waiting and time.monotonic() - self._shown_at >= SECONDS_BETWEEN_RECORDS:
-            self._flush()
+        with self._rhythm.lock:
+            self._take(lines)
+            if self._waiting:
+                self._rhythm.wish()
         return len(data)
 
     def close(self) -> None:
+        self._rhythm.close()
         if self._line:
             self._take([self._line])
             self._line = b""
@@ -63,4 +67,3 @@ class LiveLog:
         if self._waiting:
             self._show("\n".join(self._waiting))
             self._waiting = []
-            self._shown_at = time.monotonic()

@@ -349,7 +349,7 @@ def test_steps_that_cannot_be_run_are_refused_with_the_reason(
 
 
 def test_the_log_is_seen_while_a_step_runs(machine: Machine, executions: Executions) -> None:
-    number = executions.enqueue("out first\nsleep 10", native=True)
+    number = executions.enqueue("out first\nsleep 50", native=True)
 
     with machine.working():
         while not any(entry["out"] == "stdout: first\n" for entry in executions.look(number)["logs"]):

@@ -21,6 +21,7 @@ from flows.executor.line_watcher import LINE_BYTES, LineWatcher
 from flows.layers import UPPER, deleted_list
 from flows.mirror import Mirror
 from tests.gitrepos import commit_files, make_repository, run_git
+from tests.harness import eventually
 
 NEEDED = {"EXECUTOR_FRONTEND_URL": "https://sg.example.com/", "EXECUTOR_FRONTEND_PASSWORD": "the-shared-token"}
 
@@ -106,6 +107,17 @@ def test_streams_become_whole_lines_with_a_prefix() -> None:
     lines = "".join(told).split("\n")
     assert lines[:2] == ["stdout: ab", "stdout: c\r"]
     assert [len(line) for line in lines[2:]] == [len("stdout: ") + LINE_BYTES, len("stdout: xx"), 0]
+
+
+def test_lines_come_before_a_silence_as_well() -> None:
+    told: list[str] = []
+    watcher = LineWatcher("", told.append)
+
+    watcher.write(b"one\n")
+    watcher.write(b"two\n")
+
+    eventually(lambda: "".join(told), "one\ntwo\n")
+    watcher.close()
 
 
 @pytest.mark.parametrize(

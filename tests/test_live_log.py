@@ -6,8 +6,9 @@ import tracemalloc
 
 import pytest
 
-from flows import live_log
+from flows import rhythm
 from flows.live_log import HEAD_LINES, LINE_CHARACTERS, TAIL_LINES, LiveLog
+from tests.harness import eventually
 
 
 class Clock:
@@ -23,7 +24,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(live_log, "time", clock)
+    monkeypatch.setattr(rhythm, "time", clock)
     return clock
 
 
@@ -48,6 +49,21 @@ def test_there_is_at_most_one_record_in_half_a_second(clock: Clock) -> None:
     log.close()
 
     assert shown == ["1", "2\n3\n4\n5", "6\n7\n8\n9", "10"]
+
+
+def test_the_last_line_before_a_silence_is_shown_too() -> None:
+    """A step says what it begins, and then is at it for minutes."""
+    shown: list[str] = []
+    log = LiveLog("", shown.append)
+
+    log.write(b"one\n")
+    log.write(b"two\n")
+    log.write(b"three\n")
+
+    eventually(lambda: list(shown), ["one", "two\nthree"])
+    log.write(b"four\n")
+    log.close()
+    assert shown[2:] == ["four"]
 
 
 def test_of_much_output_only_the_beginning_and_the_end_are_shown(clock: Clock) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
+
+from ..rhythm import Rhythm
 
 FLUSH_SECONDS = 0.5
 FLUSH_CHARACTERS = 64 * 1024
@@ -17,20 +18,24 @@ class LineWatcher:
     def __init__(self, prefix: str, hand_on: Callable[[str], None]) -> None:
         self._prefix, self._hand_on = prefix, hand_on
         self._rest, self._waiting, self._size = b"", list[str](), 0
-        self._flushed_at = time.monotonic()
+        self._rhythm = Rhythm(self._flush, FLUSH_SECONDS)
 
     def write(self, data: bytes, /) -> int:
         *lines, self._rest = (self._rest + data).split(b"\n")
-        for line in lines:
-            self._take(line)
-        while len(self._rest) > LINE_BYTES:
-            self._take(self._rest[:LINE_BYTES])
-            self._rest = self._rest[LINE_BYTES:]
-        if self._size > FLUSH_CHARACTERS or time.monotonic() - self._flushed_at >= FLUSH_SECONDS:
-            self._flush()
+        with self._rhythm.lock:
+            for line in lines:
+                self._take(line)
+            while len(self._rest) > LINE_BYTES:
+                self._take(self._rest[:LINE_BYTES])
+                self._rest = self._rest[LINE_BYTES:]
+            if self._size > FLUSH_CHARACTERS:
+                self._rhythm.now()
+            elif self._waiting:
+                self._rhythm.wish()
         return len(data)
 
     def close(self) -> None:
+        self._rhythm.close()
         if self._rest:
             self._take(self._rest)
             self._rest = b""
@@ -42,7 +47,6 @@ class LineWatcher:
         self._size += len(text)
 
     def _flush(self) -> None:
-        self._flushed_at = time.monotonic()
         if self._waiting:
             self._hand_on("".join(self._waiting))
             self._waiting, self._size = [], 0
