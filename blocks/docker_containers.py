@@ -15,7 +15,7 @@ from docker.errors import APIError
 from blocks.disks import is_nearly_full
 from blocks.docker_engine import ENGINE_ERRORS, Engine, translated
 from blocks.docker_streams import Attachment, Demultiplexer
-from blocks.runtime import Exit, RuntimeUnavailable
+from blocks.runtime import Exit, RuntimeTrouble, RuntimeUnavailable
 from blocks.store import Sink
 
 _TICK_SECONDS = 0.2
@@ -59,6 +59,7 @@ class _Execution:
         self._deadline = float("inf")
         self._cancelled = self._timed_out = self._disk_full = False
         self._kill_at = self._give_up_at = float("inf")
+        self._trouble: RuntimeTrouble | None = None
 
     def run(self, attachment: Attachment, output: Demultiplexer) -> Exit:
         with self._engine.trouble("cannot start the container"):
@@ -77,7 +78,8 @@ class _Execution:
             with self._engine.trouble("lost the container's output"):
                 data = attachment.receive(_TICK_SECONDS)
             if data:
-                output.feed(data)
+                if not self._disk_full:
+                    output.feed(data)
                 heard_at = time.monotonic()
             elif data is not None or (self._waiter.ended.is_set() and time.monotonic() - heard_at > _GRACE_SECONDS):
                 break
@@ -90,6 +92,8 @@ class _Execution:
         return self._cancelled or self._timed_out or self._disk_full
 
     def _stop_if_due(self) -> None:
+        if self._trouble is not None:
+            raise self._trouble
         now = time.monotonic()
         if not self._stopped:
             self._cancelled = self._stopping.cancel.is_set()
@@ -108,11 +112,15 @@ class _Execution:
             raise RuntimeUnavailable(f"container {self._container} was killed but does not end; look at the engine")
 
     def _signal(self, signal: str) -> None:
+        """Beside the copying: the engine does not answer while it waits for us to read what the container writes."""
+        Thread(target=self._send, args=(signal,), name=f"{signal}-{self._container}", daemon=True).start()
+
+    def _send(self, signal: str) -> None:
         try:
             self._engine.api.kill(self._container, signal)
         except ENGINE_ERRORS as error:
             if not (isinstance(error, APIError) and error.status_code in (404, 409)):  # it has just ended
-                raise translated(error, "cannot kill the container", self._engine.address) from error
+                self._trouble = translated(error, "cannot kill the container", self._engine.address)
 
     def _exit(self, code: int) -> Exit:
         if self._stopped:

@@ -872,7 +872,7 @@ def test_a_full_disk_is_said_so_and_free_again_afterwards(small: Host, script: s
     run = small.run(script, "echo never")
 
     assert run.failure is not None
-    assert run.failure.reason == "disk_full"
+    assert run.failure.reason == "disk_full", run.failure
     assert "free some" in run.failure.message
     assert len(run.results) == 1
     assert shutil.disk_usage(small.bench.home).free > free - _MEGABYTE

@@ -95,6 +95,14 @@ def test_a_cancelled_container_is_killed_though_it_ignores_signals(rig: Rig) -> 
     assert (ran.exit.code, ran.exit.cancelled, ran.stdout) == (137, True, b"begun\n")
 
 
+def test_a_cancelled_container_is_killed_while_it_writes_and_writes(rig: Rig) -> None:
+    """An engine answers no kill while nobody reads what the container has written."""
+    ran = rig.run("echo begun; exec yes", cancel_when_it_speaks=True)
+
+    assert (ran.exit.code, ran.exit.cancelled) == (137, True)
+    assert ran.stdout.startswith(b"begun\n")
+
+
 def test_a_cancelled_run_starts_nothing(rig: Rig) -> None:
     cancel = threading.Event()
     cancel.set()
