@@ -49,7 +49,8 @@ class ProgressArtifact:
         self._key, self._lock = key, Lock()
         self._id: UUID | None = None
         self._total, self._shown_at = 0, 0.0
-        self._states: Counter[str] = Counter()
+        self._ended: dict[int, str] = {}
+        """The state of each workspace that has ended; that of a shard sent out again ends once more."""
         self._running: dict[int, str] = {}
 
     def __call__(self, event: progress.Event) -> None:
@@ -63,8 +64,8 @@ class ProgressArtifact:
                     self._show()
                 case progress.WorkspaceEnded(number, result):
                     self._running.pop(number, None)
-                    self._states[result.state] += 1
-                    self._show(at_once=self._states.total() == self._total)
+                    self._ended[number] = result.state
+                    self._show(at_once=len(self._ended) == self._total)
                 case _:
                     pass
 
@@ -78,18 +79,18 @@ class ProgressArtifact:
     @property
     def percent(self) -> float:
         """How much is done."""
-        return round(100 * self._states.total() / self._total, 1) if self._total else 0.0
+        return round(100 * len(self._ended) / self._total, 1) if self._total else 0.0
 
     @property
     def sentence(self) -> str:
         """The same in words, in markdown."""
-        counted = ", ".join(f"{count} {state}" for state, count in sorted(self._states.items()))
+        counted = ", ".join(f"{count} {state}" for state, count in sorted(Counter(self._ended.values()).items()))
         running = list(self._running.values())
         named = ", ".join(running[:_RUNNING_NAMED])
         more = f" and {len(running) - _RUNNING_NAMED} more" if len(running) > _RUNNING_NAMED else ""
         return "; ".join(
             (
-                f"{self._states.total()} of {self._total} workspaces" + (f": {counted}" if counted else ""),
+                f"{len(self._ended)} of {self._total} workspaces" + (f": {counted}" if counted else ""),
                 *([f"now {named}{more}"] if running else []),
             )
         )

@@ -17,6 +17,7 @@ from typing import Any
 import anyio
 import httpx
 from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.responses import WorkerFlowRunResponse
 from prefect.logging import get_logger
 from prefect.workers.process import ProcessJobConfiguration, ProcessWorker
 
@@ -39,8 +40,8 @@ class _Configuration(ProcessJobConfiguration):
         self._command_configured = True
 
 
-class _Worker(ProcessWorker):
-    """A process worker that outlives an absence of its server.
+class Worker(ProcessWorker):
+    """A process worker that outlives an absence of its server, and runs that are retried at once.
 
     Prefect's own ends, and kills its flow runs, after some two minutes without an answer.
     """
@@ -59,6 +60,16 @@ class _Worker(ProcessWorker):
         with self._patience():
             return await super().get_and_submit_flow_runs()
         return []
+
+    async def _submit_scheduled_flow_runs(self, flow_run_response: list[WorkerFlowRunResponse]) -> list[FlowRun]:
+        """But those of which an earlier attempt still has its slot: they are asked for again in a moment.
+
+        A run that people retry at once is scheduled before the process of its last attempt is gone. Prefect's worker
+        then wants a second slot for it, and ends by the error, with all that runs.
+        """
+        slots = self._limiter.statistics().borrowers if self._limiter else ()
+        free = [each for each in flow_run_response if each.flow_run.id not in slots]
+        return await super()._submit_scheduled_flow_runs(free)
 
     async def sync_with_backend(self) -> None:
         if not self._known:
@@ -88,7 +99,7 @@ async def work(name: str, pool: str, limit: int) -> None:
     say = get_logger("worker").info
     async with anyio.create_task_group() as group:
         for queue, suffix in _QUEUES.items():
-            worker = _Worker(work_pool_name=pool, work_queues=[queue], name=f"{name}{suffix}", limit=limit)
+            worker = Worker(work_pool_name=pool, work_queues=[queue], name=f"{name}{suffix}", limit=limit)
             group.start_soon(partial(worker.start, printer=say))
 
 

@@ -52,3 +52,15 @@ def test_a_thousand_workspaces_that_end_at_once_are_a_handful_of_updates() -> No
 
     assert 2 < len(bar.shown) < 10
     assert bar.shown[-1] == "1000 of 1000 workspaces: 1000 completed"
+
+
+def test_a_workspace_that_ends_again_counts_once() -> None:
+    """That of a shard that was sent out again."""
+    bar = Counted()
+
+    bar(WorkspacesFound(2))
+    for state in ("failed", "completed"):
+        bar(WorkspaceEnded(1, result(state)))
+
+    assert bar.percent == 50.0
+    assert bar.sentence == "1 of 2 workspaces: 1 completed"
