@@ -33,6 +33,7 @@ from blocks.store import (
 
 # The store's own names begin with a dot, which no key does.
 _WRITING, _LOCKS, _CHECK = ".writing", ".locks", ".check"
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 _CHUNK_BYTES = 1024 * 1024
 _LEFTOVER_SECONDS = 24 * 3600
 
@@ -208,15 +209,23 @@ class FolderStore:
     @contextmanager
     def _folder(self, names: Sequence[str], *, make: bool) -> Iterator[int]:
         """Open a folder below ours name by name, so that no symbolic link on the way is followed, even a new one."""
-        if make:
+        try:
+            descriptor = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
+        except FileNotFoundError:
+            if not make:
+                raise
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
+            descriptor = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
             for name in names:
-                if make:
+                try:
+                    inner = os.open(name, _FOLDER, dir_fd=descriptor)
+                except FileNotFoundError:
+                    if not make:
+                        raise
                     with suppress(FileExistsError):
                         os.mkdir(name, 0o700, dir_fd=descriptor)
-                inner = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=descriptor)
+                    inner = os.open(name, _FOLDER, dir_fd=descriptor)
                 os.close(descriptor)
                 descriptor = inner
             yield descriptor

@@ -29,7 +29,13 @@ class Owner:
 
 def current_owner() -> Owner:
     """This process."""
-    return Owner(_host(), _boot(), _namespace(), os.getpid(), _started(os.getpid()))
+    return _owner(os.getpid())
+
+
+@cache
+def _owner(pid: int) -> Owner:
+    """Of this process, which keeps its namespace and its begin; a fork has another pid."""
+    return Owner(_host(), _boot(), _namespace(), pid, _started(pid))
 
 
 def parse_owner(text: str) -> Owner | None:
