@@ -14,6 +14,9 @@ from tests.workbench import Workbench
 _WAITING = {"browser", "docker", "flow", "s3"}
 """Markers of tests that take seconds."""
 
+_LONGEST = ("browser", "shards", "cli", "hostile", "deployments", "publishing", "never_leaks", "batch_change")
+"""Files of minutes: those that compute beside those that wait."""
+
 pytest_plugins = ["tests.harness", "tests.dashboard", "tests.browser", "tests.s3server"]
 
 
@@ -25,9 +28,10 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the files that wait for engines and servers: the quick ones then fill the gap at the end of two."""
+    """Begin with the longest files, then those that wait for engines and servers: the quick ones fill what is left."""
+    ranks: dict[str, int] = {f"test_{name}.py": rank for rank, name in enumerate(_LONGEST)}
     waiting = {item.path for item in items if {mark.name for mark in item.iter_markers()} & _WAITING}
-    items.sort(key=lambda item: item.path not in waiting)
+    items.sort(key=lambda item: (ranks.get(item.path.name, len(ranks)), item.path not in waiting))
 
 
 @pytest.fixture
