@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass, field
 from pathlib import Path
+from uuid import uuid4
 
 from blocks.blobs import Blobs
 from blocks.folder import FolderStore
@@ -60,7 +61,7 @@ class Ours:
         options = Options(workspaces_at_once=self.case.at_once, use_cache=self.use_cache)
         repositories = RepositoryFolder(folder=str(self.folder / "repositories"))
         around = Surroundings(repositories, self.runtime, self.store, self._home)
-        return BatchRun(f"benchmark-{next(_RUNS)}", text, load_spec(text), options, around)
+        return BatchRun(f"benchmark-{uuid4().hex}", text, load_spec(text), options, around)
 
 
 class Run:
