@@ -75,7 +75,7 @@ def test_five_hundred_on_every_tenth_call(machine: Machine, executions: Executio
 def test_an_answer_that_is_cut_loses_no_job(machine: Machine, executions: Executions, route: str) -> None:
     """A job that was given to us unheard is given again; one that was reported unheard is not reported twice."""
     if route == "markComplete":  # a heartbeat in between would tell that the job is over, and nothing is reported then
-        machine.pace = replace(machine.pace, heartbeat_seconds=30)
+        machine.pace = replace(machine.pace, heartbeat_seconds=3)
     number = executions.enqueue("out x")
     executions.instance.fault("cut-after", f"/{route}$", times=1)
 
