@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from threading import Event
+from typing import Generic, TypeVar
 from urllib.parse import urlsplit
 
 from prefect.blocks.core import Block
@@ -11,7 +12,7 @@ from pydantic import ConfigDict, Field, SecretStr, field_validator
 
 from blocks.code_hosts import CodeHost
 from blocks.pacing import Pace
-from blocks.sources import Route, host_of
+from blocks.sources import Credentials, RepositoryLocation, Route, host_of
 
 TIMEOUT_SECONDS = 60.0
 """Of one request."""
@@ -79,3 +80,26 @@ class CodeHostBlock(Block, ABC):
     def proxies(self) -> dict[str, str]:
         """The proxy, as the library requests wants it."""
         return {} if self.proxy is None else dict.fromkeys(("http", "https"), self.proxy.get_secret_value())
+
+
+_S = TypeVar("_S", bound=CodeHostBlock)
+
+
+class HttpHost(Generic[_S]):
+    """What every ``CodeHost`` with an interface over HTTP has in common."""
+
+    has_requests = True
+
+    def __init__(self, settings: _S, stop: Event | None = None) -> None:
+        self._settings = settings
+        self._pace = settings.pace(stop)
+        self._where = urlsplit(settings.url).netloc
+
+    @property
+    def names(self) -> str:
+        return self._settings.prefix
+
+    def _location(self, repository: str, credentials: Credentials) -> RepositoryLocation:
+        return RepositoryLocation(
+            f"{self.names}/{repository}", f"{self._settings.url}/{repository}.git", credentials, self._settings.route
+        )

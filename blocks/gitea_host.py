@@ -7,12 +7,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from threading import Event
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import httpx
 from pydantic import Field, HttpUrl, SecretStr
 
-from blocks.code_host_settings import TIMEOUT_SECONDS, CodeHostBlock
+from blocks.code_host_settings import TIMEOUT_SECONDS, CodeHostBlock, HttpHost
 from blocks.code_hosts import (
     Checks,
     Health,
@@ -58,31 +58,15 @@ class Gitea(CodeHostBlock):
         return GiteaHost(self, stop)
 
 
-class GiteaHost:
+class GiteaHost(HttpHost[Gitea]):
     """A ``CodeHost`` by Gitea's REST interface. Drafts are a beginning of the title there: it is added and removed."""
-
-    has_requests = True
-
-    def __init__(self, settings: Gitea, stop: Event | None = None) -> None:
-        self._settings = settings
-        self._pace = settings.pace(stop)
-        self._where = urlsplit(settings.url).netloc
-
-    @property
-    def names(self) -> str:
-        return self._settings.prefix
 
     def disconnect(self) -> None:
         if (client := self.__dict__.pop("_client", None)) is not None:
             client.close()
 
     def location(self, repository: str) -> RepositoryLocation:
-        return RepositoryLocation(
-            f"{self.names}/{repository}",
-            f"{self._settings.url}/{repository}.git",
-            Credentials(token=self._settings.token),
-            self._settings.route,
-        )
+        return self._location(repository, Credentials(token=self._settings.token))
 
     def fork(self, repository: str, owner: str) -> str:
         """Gitea refuses by 409 where there is a repository of that path already: the fork, or some other one."""

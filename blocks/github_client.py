@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from threading import Event
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
 from github import Auth, Github
 from github.GithubException import BadAttributeException, GithubException
@@ -16,7 +15,7 @@ from github.Requester import HTTPRequestsConnectionClass, HTTPSRequestsConnectio
 from pydantic import SecretStr
 from requests import RequestException
 
-from blocks.code_host_settings import TIMEOUT_SECONDS
+from blocks.code_host_settings import TIMEOUT_SECONDS, HttpHost
 from blocks.code_hosts import (
     Checks,
     Health,
@@ -40,32 +39,19 @@ _TEAM = "team:"
 _FAILED = frozenset({"failure", "timed_out", "cancelled", "action_required", "startup_failure", "stale"})
 
 
-class GitHubHost:
+class GitHubHost(HttpHost[GitHub]):
     """A ``CodeHost`` by GitHub's REST interface."""
 
-    has_requests = True
-
     def __init__(self, settings: GitHub, stop: Event | None = None) -> None:
-        self._settings = settings
-        self._pace = settings.pace(stop)
+        super().__init__(settings, stop)
         self._clients = PerThread(self._connect, Github.close)
-        self._where = urlsplit(settings.url).netloc
-
-    @property
-    def names(self) -> str:
-        return self._settings.prefix
 
     def disconnect(self) -> None:
         self._clients.close_all()
 
     def location(self, repository: str) -> RepositoryLocation:
         token = self._settings.token or SecretStr(self._ask(lambda: str(self._client().requester.auth.token)))  # type: ignore[union-attr]
-        return RepositoryLocation(
-            f"{self.names}/{repository}",
-            f"{self._settings.url}/{repository}.git",
-            Credentials(token=token),
-            self._settings.route,
-        )
+        return self._location(repository, Credentials(token=token))
 
     def fork(self, repository: str, owner: str) -> str:
         """GitHub gives the fork that there is; a new one comes to be in the background."""

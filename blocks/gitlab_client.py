@@ -6,13 +6,13 @@ import threading
 from collections.abc import Callable, Iterable
 from threading import Event
 from typing import Any, TypeVar
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from gitlab import Gitlab
 from gitlab.exceptions import GitlabError
 from requests import RequestException, Response, Session
 
-from blocks.code_host_settings import TIMEOUT_SECONDS
+from blocks.code_host_settings import TIMEOUT_SECONDS, HttpHost
 from blocks.code_hosts import Checks, Health, HostRefused, MergeMethod, People, Proposal, RequestState, ReviewRequest
 from blocks.gitlab_host import GitLab
 from blocks.host_answers import no_fork, number_of, trouble, unreachable
@@ -26,32 +26,19 @@ _STATES: dict[str, RequestState] = {"opened": "open", "locked": "open", "merged"
 _RUNNING = frozenset({"created", "waiting_for_resource", "preparing", "pending", "running", "scheduled", "manual"})
 
 
-class GitLabHost:
+class GitLabHost(HttpHost[GitLab]):
     """A ``CodeHost`` by GitLab's REST interface. Drafts are a beginning of the title there: it is added and removed."""
 
-    has_requests = True
-
     def __init__(self, settings: GitLab, stop: Event | None = None) -> None:
-        self._settings = settings
-        self._pace = settings.pace(stop)
+        super().__init__(settings, stop)
         self._mine = threading.local()
         self._clients = PerThread(self._connect, lambda client: client.session.close())
-        self._where = urlsplit(settings.url).netloc
-
-    @property
-    def names(self) -> str:
-        return self._settings.prefix
 
     def disconnect(self) -> None:
         self._clients.close_all()
 
     def location(self, repository: str) -> RepositoryLocation:
-        return RepositoryLocation(
-            f"{self.names}/{repository}",
-            f"{self._settings.url}/{repository}.git",
-            Credentials("oauth2", self._settings.token),
-            self._settings.route,
-        )
+        return self._location(repository, Credentials("oauth2", self._settings.token))
 
     def fork(self, repository: str, owner: str) -> str:
         """GitLab refuses by 409 where there is a project of that path already: the fork, or some other one."""

@@ -86,7 +86,7 @@ def containers_of(run: str) -> list[str]:
     return [line for line in listed.stdout.splitlines() if run.split("-")[-1] in line]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the dashboard's runs keep what they made, and no other test does."""
     return tmp_path_factory.mktemp("results")

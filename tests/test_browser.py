@@ -118,11 +118,6 @@ def prefect_server(installation: Installation) -> Iterator[LocalServer]:
         yield found
 
 
-@pytest.fixture(scope="module")
-def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("results")
-
-
 @contextmanager
 def somebody(server: LocalServer, eyes: Eyes) -> Iterator[Person]:
     page = eyes.page()

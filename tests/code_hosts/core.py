@@ -13,6 +13,7 @@ import ssl
 import subprocess
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -102,7 +103,7 @@ class Limits:
     offences: int = 0
 
 
-class Host:
+class Host(ABC):
     """One fake host. Subclasses route requests of the API."""
 
     api = ""
@@ -202,11 +203,13 @@ class Host:
 
     # What subclasses say.
 
+    @abstractmethod
     def authenticated(self, request: Request) -> bool:
-        raise NotImplementedError
+        """Whether it carries a token that opens this host."""
 
+    @abstractmethod
     def route(self, request: Request) -> Answer:
-        raise NotImplementedError
+        """What the host's interface answers. Raises Refused."""
 
     def not_found(self) -> Refused:
         return Refused(404, {"message": "Not Found"})
@@ -214,8 +217,9 @@ class Host:
     def unauthorized(self) -> Refused:
         return Refused(401, {"message": "Bad credentials"})
 
+    @abstractmethod
     def limited(self, kind: str, seconds: float) -> Refused:
-        raise NotImplementedError
+        """How the host says that it was asked too often, and for how long."""
 
     # Serving.
 
