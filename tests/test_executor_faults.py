@@ -45,10 +45,11 @@ def machine(executions: Executions, runtime: FakeRuntime, tmp_path: Path) -> Ite
 
 @pytest.mark.parametrize("kind", ["status", "lost", "cut", "cut-after"])
 def test_any_call_may_fail_now_and_then(machine: Machine, executions: Executions, kind: str) -> None:
-    """Every seventh call of the whole interface fails, git's too: refused or done all the same, with or without an
-    answer. Log entries are there once each."""
+    """Every fourth call of the whole interface fails, git's too: refused or done all the same, with or without an
+    answer. Log entries are there once each. Git's calls are counted apart: it needs three in a row, in four tries."""
     number = executions.enqueue("write a.txt 1", "write b.txt 2", native=True)
-    executions.instance.fault(kind, "^/.executors/", every=7, status=502)
+    for calls in ("^/.executors/git/", "^/.executors/(?!git/)"):
+        executions.instance.fault(kind, calls, every=4, status=502)
 
     ended = machine.work_off(number)
 
