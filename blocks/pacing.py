@@ -54,12 +54,13 @@ class Pace:
                 with self._slots:
                     if time.monotonic() < self._not_before:
                         continue  # a limit was told while we waited for the slot
-                    return verb()
-            except HostLimited as error:
-                limited += 1
-                if limited > TRIES:
-                    raise
-                self._hold(error, limited)
+                    try:
+                        return verb()
+                    except HostLimited as error:
+                        limited += 1
+                        if limited > TRIES:
+                            raise
+                        self._hold(error, limited)  # before the slot is free: whoever waits for it must know
             except HostUnavailable as error:
                 tries += 1
                 if tries >= TRIES:
