@@ -63,11 +63,12 @@ class Options(BaseModel):
         description="Run only these workspaces, by their names as the table of a run shows them. If empty: all.",
     )
     workspaces_at_once: int = Field(default=4, ge=1, le=256, description="How many workspaces run at the same time.")
-    workspaces_per_shard: int = Field(
-        default=100,
+    workspaces_per_shard: int | None = Field(
+        default=None,
         ge=1,
         le=1000,
-        description="With more workspaces than this, a run is spread over the workers, in shards of at most so many.",
+        description="With more workspaces than this, a run is spread over the workers, in shards of at most so many. "
+        "None: by the size of the run, 100 to 200.",
     )
     fail_fast: bool = Field(default=False, description="Stop everything when the first workspace fails.")
     skip_errors: bool = Field(default=False, description="A workspace that fails does not make the run fail.")

@@ -38,6 +38,8 @@ DEPLOYMENT = "workspace-shard/workspace-shard"
 LOOK_SECONDS = 5.0
 """Between two looks at the shards: one request, however many run."""
 
+SMALLEST_SHARD, LARGEST_SHARD = 100, 200
+
 TAKE_OVERS = 3
 """How often a shard that crashed (its worker died) is sent back to the pool in one attempt at the run."""
 
@@ -54,9 +56,19 @@ _PAGE = 200
 """Flow runs in an answer of Prefect's API."""
 
 
+def per_shard(workspaces: int) -> int:
+    """How many workspaces a shard of a run has at most, where nobody says it.
+
+    A shard costs six seconds of CPU to start (tests.benchmarks.scale), which is little for 100 workspaces and less for
+    200; a graph of more than 200, with five bars each, is no pleasure. Four shards can be shared well.
+    """
+    return min(max(SMALLEST_SHARD, -(-workspaces // 4)), LARGEST_SHARD)
+
+
 def shards_wanted(run: BatchRun) -> int:
     """In how many shards to run what was found. 1: here, as without a deployment no worker could take a share."""
-    workspaces, most = len(run.resolution.workspaces), run.options.workspaces_per_shard
+    workspaces = len(run.resolution.workspaces)
+    most = run.options.workspaces_per_shard or per_shard(workspaces)
     if workspaces <= most or not runtime.deployment.id:
         return 1
     with get_client(sync_client=True) as client:

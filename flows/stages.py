@@ -15,6 +15,7 @@ from .batches.results import Failure, WorkspaceResult
 from .execution import WorkspaceRun
 from .failures import RETRIES, is_temporary
 from .shares import Share
+from .stage_runs import run_stage, short_events
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +57,8 @@ def run_workspace(run: Share, number: int) -> WorkspaceResult:
     else:
         workspace = run.open_workspace(number)
         try:
-            result = _run_stages(run, number, workspace)
+            with short_events():
+                result = _run_stages(run, number, workspace)
         finally:
             workspace.close()
     notify(progress.WorkspaceEnded(number, result))
@@ -66,17 +68,18 @@ def run_workspace(run: Share, number: int) -> WorkspaceResult:
 def _run_stages(run: Share, number: int, workspace: WorkspaceRun) -> WorkspaceResult:
     name, notify = run.title(number), progress.observer.get()
     notify(progress.WorkspaceStage(number, name, "set-up"))
-    state = set_up(name, workspace, return_state=True)
+    state = run_stage(set_up, name, workspace)
     if workspace.is_cached:
         return run.collect(number, workspace)
     for index, step in enumerate(run.spec.steps):
         if not state.is_completed():
             break
         notify(progress.WorkspaceStage(number, name, f"step {index + 1}"))
-        state = run_step(name, index + 1, " ".join(step.container.split()), workspace, return_state=True)
+        state = run_stage(run_step, name, index + 1, " ".join(step.container.split()), workspace)
     failure = None if state.is_completed() else workspace.fail(error_of(state))
     notify(progress.WorkspaceStage(number, name, "diff"))
-    return collect_diff(name, run, number, workspace, failure)
+    result: WorkspaceResult = run_stage(collect_diff, name, run, number, workspace, failure).result()
+    return result
 
 
 @task(name="set-up", task_run_name="{workspace} · set-up", **STAGE)

@@ -19,6 +19,7 @@ import httpx
 from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.responses import WorkerFlowRunResponse
 from prefect.logging import get_logger
+from prefect.utilities.processutils import command_to_string
 from prefect.workers.process import ProcessJobConfiguration, ProcessWorker
 
 SHARDS_QUEUE = "shards"
@@ -37,6 +38,8 @@ class _Configuration(ProcessJobConfiguration):
 
     def prepare_for_flow_run(self, *arguments: Any, **more: Any) -> None:
         super().prepare_for_flow_run(*arguments, **more)
+        if not self._command_configured:
+            self.command = command_to_string([sys.executable, "-m", "flows.flow_process"])
         self._command_configured = True
 
 

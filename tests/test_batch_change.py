@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -151,6 +152,21 @@ class TestWhatTheDashboardShows:
         assert messages[f"{BILLING} · step 2 · {image}"].endswith("Command failed with exit code 3.")
         assert "no go" in messages[f"{BILLING} · step 2 · {image}"]
         assert messages[f"{SHOP} · step 3 · {image}"].startswith("1 files changed so far, ")
+
+    def test_a_stage_is_told_with_two_events_that_name_little(self, mixed: Run, place: Place) -> None:
+        """Events are what a task costs the server (flows/stage_runs.py)."""
+        told = {"event": {"prefix": ["prefect.task-run."]}, "related": {"id": [f"prefect.flow-run.{mixed.id}"]}}
+
+        def events() -> list[dict[str, Any]]:
+            found = place.api.post("events/filter", {"filter": told, "limit": 50})["events"]
+            return [each for each in found if " · " in each["resource"]["prefect.resource.name"]]
+
+        eventually(lambda: len(events()), 2 * 14)
+        assert Counter(each["resource"]["prefect.state-type"] for each in events()) == Counter(
+            RUNNING=14, COMPLETED=13, FAILED=1
+        )
+        roles = {tuple(sorted(related["prefect.resource.role"] for related in each["related"])) for each in events()}
+        assert roles == {("flow", "flow-run")}
 
     def test_the_flow_run_is_called_as_the_batch_change_and_says_how_it_ended(self, mixed: Run, place: Place) -> None:
         (flow_run,) = place.api.post("flow_runs/filter", {"flow_runs": {"id": {"any_": [mixed.id]}}})

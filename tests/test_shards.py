@@ -19,6 +19,7 @@ import pytest
 
 from blocks.s3_artifacts import S3Artifacts
 from flows.batches.results import RunManifest
+from flows.spread import per_shard
 from infra.images import BUSYBOX
 from tests.dashboard import Dashboard
 from tests.gitrepos import make_repository
@@ -54,6 +55,13 @@ steps:
     if: ${{{{ eq repository.name "acme/f" }}}}
 changesetTemplate: {{title: "New in ${{{{ outputs.who }}}}", branch: b, commit: {{message: M}}}}
 """
+
+
+@pytest.mark.parametrize(
+    ("workspaces", "most"), [(1, 100), (100, 100), (400, 100), (401, 101), (799, 200), (800, 200), (100_000, 200)]
+)
+def test_shards_are_as_large_as_their_start_is_worth(workspaces: int, most: int) -> None:
+    assert per_shard(workspaces) == most
 
 
 @dataclass(frozen=True)

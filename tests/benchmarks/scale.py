@@ -1,6 +1,6 @@
 """What Prefect costs per workspace: many trivial workspaces through a real server on PostgreSQL, on a real worker.
 
-    python -m tests.benchmarks.scale --workspaces 1000 --per-shard 100
+    python -m tests.benchmarks.scale --workspaces 1000
 
 No container runs (scale_flows.py), and the same workspaces are run once without Prefect: the difference, in CPU seconds
 of server, database, worker and flow runs together, is what the orchestration costs. Needs root and PostgreSQL.
@@ -162,7 +162,7 @@ def worker(folder: Path, api_url: str, limit: int) -> Iterator[Tree]:
         process.wait(60)
 
 
-def _await(true: Any, seconds: float = 240) -> None:
+def _await(true: Any, seconds: float = 240, interval: float = 0.3) -> None:
     deadline = time.monotonic() + seconds
     while True:
         try:
@@ -172,7 +172,7 @@ def _await(true: Any, seconds: float = 240) -> None:
             pass
         if time.monotonic() > deadline:
             raise TimeoutError
-        time.sleep(0.3)
+        time.sleep(interval)
 
 
 def repositories(folder: Path, workspaces: int) -> RepositoryFolder:
@@ -234,7 +234,7 @@ class Watch:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workspaces", type=int, default=1000)
-    parser.add_argument("--per-shard", type=int, default=100)
+    parser.add_argument("--per-shard", type=int, help="workspaces of a shard; else as many as the product chooses")
     parser.add_argument("--at-once", type=int, default=8, help="workspaces of a shard at a time")
     parser.add_argument("--limit", type=int, default=2, help="shards of the worker at a time")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a setting of the server")
@@ -278,7 +278,7 @@ def _run(api_url: str, folder: Path, source: RepositoryFolder, asked: argparse.N
         (found,) = api.post("flow_runs/filter", {"flow_runs": {"id": {"any_": [run["id"]]}}})
         return dict(found)
 
-    _await(lambda: state()["state"]["type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED"), 7200)
+    _await(lambda: state()["state"]["type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED"), 7200, interval=3)
     return state()
 
 
@@ -293,7 +293,8 @@ def _drained(api_url: str) -> bool:
 
 def _report(asked: argparse.Namespace, bare: float, spent: Mapping[str, float], watch: Watch, seconds: float) -> None:
     total, count = sum(spent.values()), asked.workspaces
-    print(f"{count} workspaces, {STEPS} steps each, {asked.per_shard} per shard, {seconds:.0f} s of wall time")
+    shards = f"{asked.per_shard} per shard" if asked.per_shard else "shards as the product chooses"
+    print(f"{count} workspaces, {STEPS} steps each, {shards}, {seconds:.0f} s of wall time")
     for name, cpu in spent.items():
         print(f"  {name:<22} {cpu:8.1f} CPU-s  {1000 * cpu / count:7.1f} ms per workspace")
     print(f"  {'together':<22} {total:8.1f} CPU-s  {1000 * total / count:7.1f} ms per workspace")
