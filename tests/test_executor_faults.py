@@ -88,6 +88,20 @@ def test_an_answer_that_is_cut_loses_no_job(machine: Machine, executions: Execut
     assert machine.runs[-1].outcome is Outcome.COMPLETED
 
 
+def test_a_report_whose_answers_are_all_cut_counts_once_a_heartbeat_tells(
+    machine: Machine, executions: Executions
+) -> None:
+    number = executions.enqueue("out x")
+    executions.instance.fault("cut-after", "/markComplete$")
+
+    ended = machine.work_off(number)
+
+    assert (ended["state"], ended["num_resets"]) == ("completed", 0)
+    assert accepted(ended) == ["markComplete"]
+    eventually(lambda: machine.runs[-1].outcome)
+    assert machine.runs[-1].outcome is Outcome.NOT_OURS
+
+
 def test_the_instance_restarts_while_a_job_runs(machine: Machine, executions: Executions) -> None:
     number = executions.enqueue("out x\nsleep 1", "out y", native=True)
 

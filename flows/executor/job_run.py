@@ -293,6 +293,12 @@ class JobRun:
         except JobGone as gone:
             self.message = str(gone)
             return Outcome.NOT_OURS
+        except QueueTrouble:
+            if not self.stopping.silence.is_set():
+                raise
+            # A heartbeat said meanwhile that it is not ours: our report was heard, or somebody else has the job.
+            self.message = Reason.LOST.value
+            return Outcome.NOT_OURS
 
     def _send_the_log(self) -> str:
         """Results ride in the log: why the job has failed if the log did not arrive whole, else ""."""

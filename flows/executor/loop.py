@@ -164,6 +164,8 @@ class Loop:
     def _run(self, live: LiveJob) -> None:
         try:
             self._work(live)
+        except QueueTrouble as trouble:
+            log.warning("job %s: the instance has not heard how it ended: %s", live.job.id, trouble)
         except Exception:
             # Nothing is said to the instance: its heartbeat ceases, and somebody else gets the job.
             log.exception("job %s ended in a way that nobody foresaw", live.job.id)

@@ -2,14 +2,16 @@
 
     python -m tests.benchmarks.scale --workspaces 1000
 
-No container runs (scale_flows.py), and the same workspaces are run once without Prefect: the difference, in CPU seconds
-of server, database, worker and flow runs together, is what the orchestration costs. Needs root and PostgreSQL.
+No container runs (scale_flows.py), and as many workspaces are run once without Prefect, in as many processes at a time:
+the difference, in CPU seconds of server, database, worker and flow runs together, is what the orchestration costs.
+Needs root and PostgreSQL.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -17,8 +19,10 @@ import threading
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from itertools import repeat
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -181,8 +185,17 @@ def repositories(folder: Path, workspaces: int) -> RepositoryFolder:
     return RepositoryFolder(folder=str(folder))
 
 
-def without_prefect(folder: Path, source: RepositoryFolder, at_once: int) -> float:
-    """CPU seconds of all workspaces in one process, without Prefect."""
+def without_prefect(folder: Path, workspaces: int, at_once: int, processes: int) -> float:
+    """CPU seconds of the same workspaces without Prefect, in as many processes at a time as the worker has slots."""
+    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
+        share = -(-workspaces // processes)
+        sources = [repositories(folder / f"src{number}", share) for number in range(processes)]
+        homes = [folder / f"home{number}" for number in range(processes)]
+        spent = list(pool.map(_without_prefect, homes, sources, repeat(at_once)))
+    return sum(spent) * workspaces / (share * processes)
+
+
+def _without_prefect(folder: Path, source: RepositoryFolder, at_once: int) -> float:
     from tests.benchmarks.scale_flows import NoEngine
 
     around = Surroundings(source, NoEngine(), FolderStore(folder / "store"), folder / "home")
@@ -243,7 +256,7 @@ def main() -> None:
         folder = Path(place)
         folder.chmod(0o755)
         source = repositories(folder / "src", asked.workspaces)
-        bare = without_prefect(folder / "bare", source, asked.at_once)
+        bare = without_prefect(folder / "bare", asked.workspaces, asked.at_once, asked.limit)
         url, postgres = stack.enter_context(database(folder / "database"))
         more = dict(each.split("=", 1) for each in asked.set)
         api_url, prefect = stack.enter_context(server(folder / "prefect", url, more))
