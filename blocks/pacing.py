@@ -61,6 +61,8 @@ class Pace:
                         if limited > TRIES:
                             raise
                         self._hold(error, limited)  # before the slot is free: whoever waits for it must know
+            except HostLimited:
+                raise  # for too long, or too often
             except HostUnavailable as error:
                 tries += 1
                 if tries >= TRIES:

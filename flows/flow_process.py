@@ -9,11 +9,10 @@ from __future__ import annotations
 import gc
 import runpy
 
-gc.disable()
-
 
 def main() -> None:
     """Run the flow run that the environment names, as ``python -m prefect.engine`` does."""
+    gc.disable()
     from . import batch_change  # noqa: F401  for its imports: they are those of every flow run
 
     gc.freeze()

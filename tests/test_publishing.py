@@ -694,11 +694,15 @@ def test_answers_are_understood(
 
 
 def test_a_wait_that_is_too_long_is_told_instead() -> None:
+    asked = []
+
     def limited() -> None:
+        asked.append(1)
         raise HostLimited("git.example.com", "too fast", 3600.0)
 
     with pytest.raises(HostLimited):
         Pace("git.example.com", patience_seconds=10.0).ask(limited)
+    assert len(asked) == 1
 
 
 def test_whoever_waited_for_a_slot_obeys_the_limit_that_was_told_meanwhile() -> None:
