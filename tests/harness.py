@@ -159,9 +159,12 @@ class Api:
         return self.ask("POST", path, body)
 
     def task_runs(self, flow_run_id: str) -> dict[str, tuple[str, str]]:
-        """The task runs of a flow run: name -> state's name and message."""
+        """The task runs of a flow run: name -> state's name and message.
+
+        One whose state the server has not written down yet (it does so after the task run's row) is left out.
+        """
         found = self.post("task_runs/filter", {"flow_runs": {"id": {"any_": [flow_run_id]}}})
-        return {run["name"]: (run["state"]["name"], run["state"]["message"] or "") for run in found}
+        return {run["name"]: (run["state"]["name"], run["state"]["message"] or "") for run in found if run["state"]}
 
     def artifacts(self, flow_run_id: str) -> dict[str, Any]:
         """The artifacts of a flow run, by key."""
