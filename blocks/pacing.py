@@ -50,25 +50,23 @@ class Pace:
         tries = limited = 0
         while True:
             self._await_turn(write)
-            try:
-                with self._slots:
-                    if time.monotonic() < self._not_before:
-                        continue  # a limit was told while we waited for the slot
-                    try:
-                        return verb()
-                    except HostLimited as error:
-                        limited += 1
-                        if limited > TRIES:
-                            raise
-                        self._hold(error, limited)  # before the slot is free: whoever waits for it must know
-            except HostLimited:
-                raise  # for too long, or too often
-            except HostUnavailable as error:
-                tries += 1
-                if tries >= TRIES:
-                    raise
-                log.info("%s; trying again", error)
-                self._sleep(self.first_wait_seconds * 2.0 ** (tries - 1) * random.uniform(0.75, 1.25))
+            with self._slots:
+                if time.monotonic() < self._not_before:
+                    continue  # a limit was told while we waited for the slot
+                try:
+                    return verb()
+                except HostLimited as error:
+                    limited += 1
+                    if limited > TRIES:
+                        raise
+                    self._hold(error, limited)  # before the slot is free: whoever waits for it must know
+                    continue
+                except HostUnavailable as error:
+                    tries += 1
+                    if tries >= TRIES:
+                        raise
+                    log.info("%s; trying again", error)
+            self._sleep(self.first_wait_seconds * 2.0 ** (tries - 1) * random.uniform(0.75, 1.25))
 
     def _hold(self, error: HostLimited, times: int) -> None:
         """Nobody asks before the limit is over."""

@@ -7,7 +7,9 @@ time of a start, which a large batch change pays for every shard.
 from __future__ import annotations
 
 import gc
+import os
 import runpy
+import sys
 
 
 def main() -> None:
@@ -17,6 +19,7 @@ def main() -> None:
 
     gc.freeze()
     gc.enable()
+    sys.path.insert(0, os.getcwd())  # as -m has it, for the flows of others; ours are imported, whatever lies there
     runpy.run_module("prefect.engine", run_name="__main__")
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, ParamSpec, TypeVar, cast
+from typing import Any, ParamSpec, cast
 from uuid import uuid4
 
 from prefect.client.schemas.objects import State, TaskRun, TaskRunPolicy
@@ -21,14 +21,12 @@ from prefect.tasks import Task
 from prefect.utilities.callables import get_call_parameters
 
 _P = ParamSpec("_P")
-_T = TypeVar("_T")
 
 
-def run_stage(stage: Task[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> State[Any]:
+def run_stage(stage: Task[_P, Any], *args: _P.args, **kwargs: _P.kwargs) -> State[Any]:
     """The state in which ``stage`` ended, as ``stage(..., return_state=True)`` gives it."""
     parameters = get_call_parameters(stage.fn, args, kwargs)
-    task: Task[_P, Any] = stage
-    ended = run_task_sync(task, task_run=_task_run(stage), parameters=parameters, return_type="state")
+    ended = run_task_sync(stage, task_run=_task_run(stage), parameters=parameters, return_type="state")
     return cast("State[Any]", ended)
 
 

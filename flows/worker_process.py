@@ -39,7 +39,7 @@ class _Configuration(ProcessJobConfiguration):
     def prepare_for_flow_run(self, *arguments: Any, **more: Any) -> None:
         super().prepare_for_flow_run(*arguments, **more)
         if not self._command_configured:
-            self.command = command_to_string([sys.executable, "-m", "flows.flow_process"])
+            self.command = command_to_string([sys.executable, "-P", "-m", "flows.flow_process"])
         self._command_configured = True
 
 

@@ -59,9 +59,8 @@ class Dashboard:
 
     def tasks(self, run: str, attempt: int) -> dict[str, str]:
         """The task runs of an attempt at a flow run: name -> state."""
-        found = self.ask("POST", "task_runs/filter", {"flow_runs": {"id": {"any_": [run]}}})
-        told = [task for task in found if task["state"] and task["flow_run_run_count"] == attempt]
-        return {task["name"]: task["state"]["name"] for task in told}
+        found = Api(self.api).recorded(run)
+        return {task["name"]: task["state"]["name"] for task in found if task["flow_run_run_count"] == attempt}
 
     def artifacts(self, run: str) -> dict[str, Any]:
         """The latest artifacts of a flow run, by key."""

@@ -158,13 +158,15 @@ class Api:
     def post(self, path: str, body: object) -> Any:
         return self.ask("POST", path, body)
 
-    def task_runs(self, flow_run_id: str) -> dict[str, tuple[str, str]]:
-        """The task runs of a flow run: name -> state's name and message.
-
-        One whose state the server has not written down yet (it does so after the task run's row) is left out.
-        """
+    def recorded(self, flow_run_id: str) -> list[dict[str, Any]]:
+        """The task runs of a flow run; without those whose row is there and whose state is not yet."""
         found = self.post("task_runs/filter", {"flow_runs": {"id": {"any_": [flow_run_id]}}})
-        return {run["name"]: (run["state"]["name"], run["state"]["message"] or "") for run in found if run["state"]}
+        return [run for run in found if run["state"]]
+
+    def task_runs(self, flow_run_id: str) -> dict[str, tuple[str, str]]:
+        """The task runs of a flow run: name -> state's name and message."""
+        found = self.recorded(flow_run_id)
+        return {run["name"]: (run["state"]["name"], run["state"]["message"] or "") for run in found}
 
     def artifacts(self, flow_run_id: str) -> dict[str, Any]:
         """The artifacts of a flow run, by key."""

@@ -276,9 +276,7 @@ class JobRun:
         """Say how it ended, after everything else has arrived."""
         reason = self.stopping.reason
         if reason is not None and not reason.is_still_ours:
-            self._log.stop()
-            self.message = reason.value
-            return Outcome.NOT_OURS
+            return self._keep_silent(reason)
         try:
             missing = self._send_the_log()
             self.message = missing or self._explanation(reason)
@@ -294,11 +292,15 @@ class JobRun:
             self.message = str(gone)
             return Outcome.NOT_OURS
         except QueueTrouble:
-            if not self.stopping.silence.is_set():
+            reason = self.stopping.reason
+            if reason is None or reason.is_still_ours:
                 raise
-            # A heartbeat said meanwhile that it is not ours: our report was heard, or somebody else has the job.
-            self.message = Reason.LOST.value
-            return Outcome.NOT_OURS
+            return self._keep_silent(reason)  # it is not ours since: our report was heard, or somebody else has the job
+
+    def _keep_silent(self, reason: Reason) -> Outcome:
+        self._log.stop()
+        self.message = reason.value
+        return Outcome.NOT_OURS
 
     def _send_the_log(self) -> str:
         """Results ride in the log: why the job has failed if the log did not arrive whole, else ""."""
