@@ -5,10 +5,10 @@ from __future__ import annotations
 import importlib
 import json
 import re
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from flows.ledger import Ledger
 from flows.runs import run_id_of
 from flows.server import LocalServer
 from flows.shares import Options
+from flows.stage_runs import TOLD_AFTER_SECONDS
 from infra.demo_repositories import make_repositories
 from tests.gitrepos import run_git
 from tests.harness import SPECS, Api, Installation, eventually
@@ -46,7 +47,7 @@ steps:
   - run: echo x > new; [ ! -f go.mod ] || printf go
     container: batchwright/busybox:1
     outputs: {kind: {value: "${{ step.stdout }}"}}
-  - run: echo "no go" >&2; exit 3
+  - run: echo "no go" >&2; sleep 3; exit 3
     container: batchwright/busybox:1
     if: ${{ eq outputs.kind "go" }}
   - run: echo y >> new
@@ -153,19 +154,26 @@ class TestWhatTheDashboardShows:
         assert "no go" in messages[f"{BILLING} · step 2 · {image}"]
         assert messages[f"{SHOP} · step 3 · {image}"].startswith("1 files changed so far, ")
 
-    def test_a_stage_is_told_with_two_events_that_name_little(self, mixed: Run, place: Place) -> None:
+    def test_a_stage_is_told_when_it_ends_and_before_only_if_that_takes_a_while(self, mixed: Run, place: Place) -> None:
         """Events are what a task costs the server (flows/stage_runs.py)."""
         told = {"event": {"prefix": ["prefect.task-run."]}, "related": {"id": [f"prefect.flow-run.{mixed.id}"]}}
+        slow = f"{BILLING} · step 2 · batchwright/busybox:1"
 
-        def events() -> list[dict[str, Any]]:
+        def events(*types: str) -> dict[str, dict[str, Any]]:
             found = place.api.post("events/filter", {"filter": told, "limit": 50})["events"]
-            return [each for each in found if " · " in each["resource"]["prefect.resource.name"]]
+            named = {each["resource"]["prefect.resource.name"]: each for each in found if _type(each) in types}
+            return {name: event for name, event in named.items() if " · " in name}
 
-        eventually(lambda: len(events()), 2 * 14)
-        assert Counter(each["resource"]["prefect.state-type"] for each in events()) == Counter(
-            RUNNING=14, COMPLETED=13, FAILED=1
-        )
-        roles = {tuple(sorted(related["prefect.resource.role"] for related in each["related"])) for each in events()}
+        eventually(lambda: len(events("COMPLETED", "FAILED")), 14)
+        running, ended = events("RUNNING"), events("COMPLETED", "FAILED")
+        assert events("PENDING") == {}
+        assert slow in running
+        assert [name for name in running if _at(ended[name]) - _at(running[name]) < TOLD_AFTER_SECONDS] == []
+        eventually(lambda: {run["name"] for run in place.api.recorded(mixed.id) if run["end_time"]} >= set(ended), True)
+        runs = {run["name"]: run for run in place.api.recorded(mixed.id)}
+        assert [name for name in ended if runs[name]["run_count"] != 1 or not runs[name]["start_time"]] == []
+        assert runs[slow]["total_run_time"] > 3
+        roles = {tuple(sorted(each["prefect.resource.role"] for each in event["related"])) for event in ended.values()}
         assert roles == {("flow", "flow-run")}
 
     def test_the_flow_run_is_called_as_the_batch_change_and_says_how_it_ended(self, mixed: Run, place: Place) -> None:
@@ -427,3 +435,11 @@ def test_from_nothing_to_patches(place: Place, prefect_server: LocalServer, tmp_
 def test_prefects_server_can_be_imported() -> None:
     """A newer fastapi breaks it: the cap in pyproject.toml has to hold."""
     assert importlib.import_module("prefect.server.api.server").create_app
+
+
+def _type(event: dict[str, Any]) -> str:
+    return str(event["resource"]["prefect.state-type"])
+
+
+def _at(event: dict[str, Any]) -> float:
+    return datetime.fromisoformat(event["occurred"]).timestamp()
