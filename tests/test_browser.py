@@ -92,7 +92,7 @@ class Person:
         return self.page.get_by_role("dialog").or_(self.page.get_by_role("alertdialog"))
 
     def leave(self) -> None:
-        """Look at nothing: the page of a run asks and draws all the time, which takes most of a core from the run."""
+        """Look at nothing: the page of a run asks and draws all the time."""
         self.page.goto("about:blank")
 
     def retry(self, run: str) -> None:
