@@ -39,13 +39,18 @@ def failure_of_error(error: BaseException) -> Failure:
         return Failure(reason="cancelled", message=str(error))
     if isinstance(error, (ImageRefused, ImageUnavailable, ImageNameError)):
         return Failure(reason="image", message=str(error))
-    if isinstance(error, StoreFull) or _DISK_FULL.search(str(error)):
+    if isinstance(error, StoreFull) or says_disk_full(str(error)):
         return Failure(reason="disk_full", message=str(error))
     if isinstance(error, OutputError) or (isinstance(error, TemplateError) and ".outputs." in error.field):
         return Failure(reason="outputs", message=str(error))
     if isinstance(error, (PermanentError, ContainerRefused)):
         return Failure(reason="step_failed", message=str(error))
     return Failure(reason="infrastructure", message=str(error) or type(error).__name__)
+
+
+def says_disk_full(text: str) -> bool:
+    """Whether an error's message is that of a full disk, whoever met it."""
+    return bool(_DISK_FULL.search(text))
 
 
 def failure_of_exit(ran: Ran, plan: Plan, *, limit_seconds: float | None, whole: bool) -> Failure:
@@ -72,7 +77,7 @@ def failure_of_exit(ran: Ran, plan: Plan, *, limit_seconds: float | None, whole:
             message=f"{told}The worker's disk is nearly full: the step was ended before it took the rest; free some "
             "space where workspaces are kept, or let the step write less.",
         )
-    if any(_DISK_FULL.search(_tail(stream)) for stream in (ran.stdout, ran.stderr)):
+    if any(says_disk_full(_tail(stream)) for stream in (ran.stdout, ran.stderr)):
         return Failure(
             reason="disk_full",
             message=f"{told}A disk is full: the step says so (exit code {exit.code}); free some space where the engine "

@@ -28,6 +28,7 @@ from blocks.store import StoreTrouble
 from . import progress
 from .batches.errors import Stopped
 from .batches.results import Failure
+from .failures import says_disk_full
 from .runs import BatchRun
 from .shares import NEVER_BEGUN
 
@@ -38,7 +39,7 @@ DEPLOYMENT = "workspace-shard/workspace-shard"
 LOOK_SECONDS = 5.0
 """Between two looks at the shards: one request, however many run."""
 
-SMALLEST_SHARD, LARGEST_SHARD = 100, 200
+SMALLEST_SHARD, LARGEST_SHARD = 100, 250
 
 TAKE_OVERS = 3
 """How often a shard that crashed (its worker died) is sent back to the pool in one attempt at the run."""
@@ -59,8 +60,8 @@ _PAGE = 200
 def per_shard(workspaces: int) -> int:
     """How many workspaces a shard of a run has at most, where nobody says it.
 
-    A shard costs six seconds of CPU to start (tests.benchmarks.scale), which is little for 100 workspaces and less for
-    200; a graph of more than 200, with five bars each, is no pleasure. Four shards can be shared well.
+    A shard costs some five seconds of CPU to start (tests.benchmarks.scale): little for 100 workspaces, less for 250. A
+    graph of more than 250, with five bars each, is no pleasure. Four shards can be shared well.
     """
     return min(max(SMALLEST_SHARD, -(-workspaces // 4)), LARGEST_SHARD)
 
@@ -227,7 +228,7 @@ def _why_unfinished(shard: int, state: State[Any] | None) -> Failure:
         return NEVER_BEGUN
     told = f": {state.message}" if state.message else ""
     return Failure(
-        reason="infrastructure",
+        reason="disk_full" if says_disk_full(told) else "infrastructure",
         message=f"Not finished: shard {shard} ended as {state.name}{told}. Retry goes on with it.",
     )
 

@@ -6,8 +6,8 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Mapping
-from contextlib import closing, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -18,9 +18,11 @@ from tests.engines import PrivateEngine
 from tests.harness import Installation
 from tests.images import ensure_busybox
 
+_DISK_BYTES = 128 << 20
+
 
 class Machine:
-    """A worker with an engine that nobody else uses. A context manager; needs root.
+    """A worker with an engine that nobody else uses, and a small disk for its state. A context manager; needs root.
 
     ``folder``: for all of it; its path must be short.
     """
@@ -33,6 +35,8 @@ class Machine:
 
     def __enter__(self) -> Machine:
         self._engine.folder.mkdir(parents=True)
+        self._disk.mkdir(parents=True)
+        subprocess.run(("mount", "-t", "tmpfs", "-o", f"size={_DISK_BYTES}", "tmpfs", self._disk), check=True)
         self._engine.__enter__()
         self._bring_image()
         self.start_worker()
@@ -41,6 +45,7 @@ class Machine:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.kill()
         self._engine.__exit__(kind, error, at)
+        subprocess.run(("umount", self._disk), check=True)
 
     def _bring_image(self) -> None:
         """From the engine of this host: an image that is made twice has two digests, and its steps two results."""
@@ -62,6 +67,16 @@ class Machine:
         if self._worker is not None:
             self._worker.wait()
             self._worker = None
+
+    @contextmanager
+    def full_disk(self) -> Iterator[None]:
+        """In here nothing can be written where the worker keeps its state."""
+        filler = self._disk / "filler"
+        with filler.open("wb", buffering=0) as file, suppress(OSError):
+            while True:
+                file.write(bytes(4096))
+        yield
+        filler.unlink()
 
     def processes(self, flow_run: str = "") -> list[int]:
         """The ids of the processes that work for this machine's state folder, or for one flow run there."""
@@ -97,6 +112,10 @@ class Machine:
     def docker_host(self) -> str:
         """The address of its engine."""
         return self._engine.host
+
+    @property
+    def _disk(self) -> Path:
+        return self.installation.home
 
     @property
     def _environment(self) -> Mapping[str, str]:

@@ -58,7 +58,7 @@ changesetTemplate: {{title: "New in ${{{{ outputs.who }}}}", branch: b, commit: 
 
 
 @pytest.mark.parametrize(
-    ("workspaces", "most"), [(1, 100), (100, 100), (400, 100), (401, 101), (799, 200), (800, 200), (100_000, 200)]
+    ("workspaces", "most"), [(1, 100), (100, 100), (400, 100), (401, 101), (999, 250), (1000, 250), (100_000, 250)]
 )
 def test_shards_are_as_large_as_their_start_is_worth(workspaces: int, most: int) -> None:
     assert per_shard(workspaces) == most
@@ -292,3 +292,77 @@ def test_cancelled_it_stops_everywhere(team: Team) -> None:
     assert {shard["state"]["type"] for shard in shards.values()} == {"CANCELLED"}
     assert [machine.running(run.rpartition("-")[2]) for machine in team.machines] == [[], []]
     assert team.dashboard.manifest(run).state == "cancelled"
+
+
+def test_with_fail_fast_a_failure_stops_all_machines(team: Team) -> None:
+    """What is not done ends as cancelled, begun or not; what failed is told from it."""
+    second = "case ${{ repository.name }} in acme/a) exit 3;; *) sleep 300;; esac"
+    run = team.submit(spec(name="fast", second=second), fail_fast=True)
+    ended = team.dashboard.wait(run)
+    shards = [team.dashboard.wait(shard["id"])["state"]["type"] for shard in team.shards(run).values()]
+
+    assert ended["state"]["type"] == "FAILED"
+    assert states(team.dashboard.manifest(run)) == {**dict.fromkeys(NAMES, "cancelled"), "acme/a": "failed"}
+    assert Counter(shards)["FAILED"] == 1
+    assert set(shards) <= {"FAILED", "CANCELLED"}
+    assert [machine.running(run.rpartition("-")[2]) for machine in team.machines] == [[], []]
+
+
+def test_skipped_errors_are_told_and_fail_no_run(team: Team) -> None:
+    second = "case ${{ repository.name }} in acme/c) exit 3;; *) echo two >> new;; esac"
+    run = team.submit(spec(name="lenient", second=second), skip_errors=True)
+    ended = team.dashboard.wait(run)
+
+    manifest = team.dashboard.manifest(run)
+    assert ended["state"]["type"] == "COMPLETED"
+    assert ended["state"]["message"].startswith("5 of 6 workspaces completed; 1 failed")
+    assert states(manifest) == {**dict.fromkeys(NAMES, "completed"), "acme/c": "failed"}
+    assert manifest.changeset_specs == 5
+
+
+def test_a_full_disk_fails_what_one_machine_has_and_nothing_else(team: Team) -> None:
+    run = team.submit(spec(name="full", second="sleep 2; echo two >> new"))
+    parent = team.home_of(run)
+    (full,) = (machine for machine in team.machines if machine is not parent)
+    with full.full_disk():
+        until(lambda: team.shards(run))
+        ended = team.dashboard.wait(run)
+        told = team.dashboard.manifest(run)
+    team.dashboard.retry(run)
+    team.dashboard.wait(run, {"RUNNING"})
+    again = team.dashboard.wait(run)
+
+    assert ended["state"]["type"] == "FAILED"
+    failures = [result.failure for result in told.workspaces if result.failure]
+    assert {failure.reason for failure in failures} == {"disk_full"}, failures
+    assert again["state"]["type"] == "COMPLETED"
+    assert states(team.dashboard.manifest(run)) == dict.fromkeys(NAMES, "completed")
+    done = {result.title for result in told.workspaces if result.state == "completed"}
+    begun = sum(team.containers(run), Counter())
+    assert done
+    assert {name: begun[name] for name in done} == {name: ONCE[name] for name in done}
+
+
+def test_a_run_whose_own_machine_is_killed_finds_its_shards_again(team: Team) -> None:
+    """They run on without it, elsewhere; Retry takes in what they did, and sends out what its machine had."""
+    run = team.submit(spec(name="orphans", second="sleep 2; echo two >> new"))
+    parent = team.home_of(run)
+    (other,) = (machine for machine in team.machines if machine is not parent)
+    until(lambda: len(team.shards(run)) == 3 and len(other.containers(run.rpartition("-")[2])))
+    of_the_lost = [each for each in team.shards(run).values() if parent.processes(each["id"])]
+    parent.kill()
+    for each in of_the_lost:
+        team.crash(each["id"])
+    team.crash(run)
+    parent.start_worker()
+
+    team.dashboard.retry(run)
+    team.dashboard.wait(run, {"RUNNING"})
+    ended = team.dashboard.wait(run)
+
+    assert (ended["state"]["type"], ended["run_count"]) == ("COMPLETED", 2)
+    assert states(team.dashboard.manifest(run)) == dict.fromkeys(NAMES, "completed")
+    tries = Counter(each["run_count"] for each in team.shards(run).values())
+    assert tries == +Counter({1: 3 - len(of_the_lost), 2: len(of_the_lost)})
+    begun = sum(team.containers(run), Counter())
+    assert all(ONCE[name] <= begun[name] <= ONCE[name] + 1 for name in NAMES)
