@@ -131,7 +131,7 @@ def batch_change(
         with (
             shown_as_artifact(summaries.artifact_key(change.name, "progress")),
             BatchRun(run_id, spec, change, options, around) as run,
-            watched(UUID(runtime.flow_run.id), run.cancel),
+            watched(UUID(runtime.flow_run.id), run.cancel, hand_over=run.hand_over),
         ):
             find_workspaces(run)
             run.begin(shards=shards_wanted(run))

@@ -1,21 +1,22 @@
-"""Notices in the flow's own process that its run was cancelled.
+"""Notices in the flow's own process that its run was cancelled, or goes on in another process.
 
 A run from the command line has no worker that would stop it; for the others this is the second way, which works also
-when the worker died.
+when the worker died. A process that cannot reach the server for minutes is taken for dead, and its run for Crashed;
+where Retry, or the run that a shard is of, then lets another worker go on, there must not be two of them for long.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import copy_context
 from threading import Event, Thread
 from uuid import UUID
 
 import httpx
-from prefect.client.orchestration import get_client
-from prefect.exceptions import PrefectException
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.exceptions import Abort, PrefectException
 
 log = logging.getLogger(__name__)
 
@@ -25,29 +26,51 @@ _LAST_LOOK_SECONDS = 1.0
 
 
 @contextmanager
-def watched(flow_run_id: UUID, cancel: Event) -> Iterator[None]:
-    """Set ``cancel`` within seconds after the flow run was cancelled on the server, as long as this is open."""
-    left = Event()
-    watcher = Thread(
-        target=copy_context().run, args=(_watch, flow_run_id, cancel, left), name="cancel-watch", daemon=True
-    )
+def watched(flow_run_id: UUID, cancel: Event, *, hand_over: Callable[[], None] | None = None) -> Iterator[None]:
+    """Set ``cancel`` within seconds after the flow run was cancelled on the server, as long as this is open.
+
+    ``hand_over`` is called as soon as another process has begun an attempt at the run. Then this raises Abort: Prefect
+    ends this process, and leaves the run's state to the other.
+    """
+    watch = _Watch(flow_run_id, cancel, hand_over)
+    watcher = Thread(target=copy_context().run, args=(watch.look,), name="cancel-watch", daemon=True)
     watcher.start()
     try:
         yield
     finally:
-        left.set()
+        watch.left.set()
         watcher.join(_LAST_LOOK_SECONDS)
+        if watch.handed_over:
+            raise Abort("another process goes on with this run")
 
 
-def _watch(flow_run_id: UUID, cancel: Event, left: Event) -> None:
-    with get_client(sync_client=True) as client:
-        while not left.wait(_SECONDS):
-            try:
-                state = client.read_flow_run(flow_run_id).state
-            except (httpx.HTTPError, PrefectException) as error:
-                log.debug("cannot see whether the run was cancelled: %s", error)
-                continue
-            if state is not None and (state.is_cancelling() or state.is_cancelled()):
-                log.info("the run was cancelled: its containers are stopped")
-                cancel.set()
-                return
+class _Watch:
+    def __init__(self, flow_run_id: UUID, cancel: Event, hand_over: Callable[[], None] | None) -> None:
+        self.left = Event()
+        self.handed_over = False
+        self._flow_run_id, self._cancel, self._hand_over = flow_run_id, cancel, hand_over
+        self._attempt: int | None = None
+
+    def look(self) -> None:
+        """Until there is nothing more to look for."""
+        with get_client(sync_client=True) as client:
+            while not (self.left.wait(_SECONDS) or self._is_over(client)):
+                pass
+
+    def _is_over(self, client: SyncPrefectClient) -> bool:
+        try:
+            found = client.read_flow_run(self._flow_run_id)
+        except (httpx.HTTPError, PrefectException) as error:
+            log.debug("cannot see whether the run was cancelled: %s", error)
+            return False
+        self._attempt = self._attempt or found.run_count
+        if found.state is not None and (found.state.is_cancelling() or found.state.is_cancelled()):
+            log.info("the run was cancelled: its containers are stopped")
+            self._cancel.set()
+            return True
+        if self._hand_over is not None and found.run_count > self._attempt:
+            log.warning("another process goes on with this run, as this one was taken for dead: it ends")
+            self.handed_over = True
+            self._hand_over()
+            return True
+        return False

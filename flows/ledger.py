@@ -20,6 +20,7 @@ import itertools
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from threading import Event
 
 from pydantic import JsonValue
 
@@ -65,20 +66,30 @@ class Ledger:
 
     def __init__(self, store: ArtifactStore, run_id: str) -> None:
         self.store, self.run_id = store, run_id
+        self._closed = Event()
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether nothing more is kept."""
+        return self._closed.is_set()
+
+    def close(self) -> None:
+        """Keep nothing more, and say nothing of it: another process goes on with the run."""
+        self._closed.set()
 
     def begin(self, manifest: RunManifest, spec: str, *, only: str = EVERYTHING, needs_approval: bool = False) -> None:
         """Note that the run has begun. ``only``: a glob on the names of the repositories that it takes."""
         scope = {"schema_version": 1, "only": only, "needs_approval": needs_approval}
-        self.store.put(self.key("scope.json"), json.dumps(scope).encode())
-        self.store.put(self.key("spec.yaml"), spec.encode("utf-8", "surrogateescape"))
+        self._put(self.key("scope.json"), json.dumps(scope).encode())
+        self._put(self.key("spec.yaml"), spec.encode("utf-8", "surrogateescape"))
         self.keep_manifest(manifest)
-        self.store.put(_LATEST_KEY, json.dumps({"schema_version": 1, "run_id": self.run_id}).encode())
+        self._put(_LATEST_KEY, json.dumps({"schema_version": 1, "run_id": self.run_id}).encode())
 
     def keep_plan(self, plan: RunPlan, shards: Sequence[Shard]) -> None:
         """Write the workspaces that were found. The plan comes last: when it is there, all of it is."""
         for shard in shards:
-            self.store.put(self.key(f"shards/{shard.number}.json"), shard.encode())
-        self.store.put(self.key("plan.json"), plan.encode())
+            self._put(self.key(f"shards/{shard.number}.json"), shard.encode())
+        self._put(self.key("plan.json"), plan.encode())
 
     def plan(self) -> RunPlan | None:
         """What an earlier attempt found; None: no attempt came so far."""
@@ -97,19 +108,19 @@ class Ledger:
 
     def keep_manifest(self, manifest: RunManifest) -> None:
         """Write the manifest, replacing the one before."""
-        self.store.put(self.key("manifest.json"), manifest.encode())
+        self._put(self.key("manifest.json"), manifest.encode())
 
     def keep_steps(self, workspace: int, results: Sequence[StepResult]) -> dict[int, str]:
         """Write what became of steps; returns the artifacts' keys by step. Workspaces count from 1."""
         keys = {result.index: self.key(f"steps/{workspace}-{result.index + 1}.json") for result in results}
         if results:
             with ThreadPoolExecutor(min(_AT_ONCE, len(results)), thread_name_prefix="ledger") as pool:
-                list(pool.map(lambda result: self.store.put(keys[result.index], result.encode()), results))
+                list(pool.map(lambda result: self._put(keys[result.index], result.encode()), results))
         return keys
 
     def keep_workspace(self, workspace: int, result: WorkspaceResult) -> None:
         """Write what became of a workspace."""
-        self.store.put(self.key(f"workspaces/{workspace}.json"), result.encode())
+        self._put(self.key(f"workspaces/{workspace}.json"), result.encode())
 
     def results(self, numbers: Iterable[int]) -> dict[int, WorkspaceResult]:
         """What became of workspaces, by number; those of which nothing is known yet are left out."""
@@ -121,7 +132,7 @@ class Ledger:
     def keep_outputs(self, workspace: int, outputs: Mapping[str, JsonValue]) -> None:
         """Write the outputs of a workspace that is done."""
         record = WorkspaceOutputs(outputs=dict(outputs))
-        self.store.put(self.key(f"outputs/{workspace}.json"), record.encode())
+        self._put(self.key(f"outputs/{workspace}.json"), record.encode())
 
     def outputs(self, workspace: int) -> Mapping[str, JsonValue]:
         """The outputs of a workspace that is done and has changed something."""
@@ -131,16 +142,20 @@ class Ledger:
         """Write changeset specs, numbered from ``first`` in their order."""
 
         def keep(number: int, spec: ChangesetSpec) -> None:
-            self.store.put(self.key(f"changesets/{number}.json"), encoded(spec))
+            self._put(self.key(f"changesets/{number}.json"), encoded(spec))
             if spec.commit is not None:
-                self.store.put(self.key(f"changesets/{number}.patch"), spec.commit.diff)
+                self._put(self.key(f"changesets/{number}.patch"), spec.commit.diff)
 
         with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="ledger") as pool:
             list(pool.map(keep, itertools.count(first), specs))
 
     def keep_approval(self, approval: Approval) -> None:
         """Write what people were asked or have answered, replacing the question before."""
-        self.store.put(self.key("approval.json"), approval.encode())
+        self._put(self.key("approval.json"), approval.encode())
+
+    def _put(self, key: str, data: bytes) -> None:
+        if not self.is_closed:
+            self.store.put(key, data)
 
     def approval(self) -> Approval:
         """What people were asked, or have answered. Raises ArtifactMissing if they were not."""

@@ -134,6 +134,11 @@ class Share:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._stack.__exit__(kind, error, at)
 
+    def hand_over(self) -> None:
+        """Stop, and keep nothing more: another process has begun to go on with this, as it took us for dead."""
+        self.ledger.close()
+        self.cancel.set()
+
     def title(self, number: int) -> str:
         """What people call workspace ``number``, counted from 1."""
         return self._planned[number].title

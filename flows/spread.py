@@ -133,6 +133,8 @@ class _Spread:
             self._look_again()
             failed_fast = self._run.options.fail_fast and any(state.is_failed() for state in self._ends.values())
             self._run.cancel.wait(LOOK_SECONDS if self._open and not failed_fast else 0)
+        if self._run.ledger.is_closed:
+            raise Stopped("another process goes on with the run, and with its shards")
         if self._open:
             self._stop()
         if self._run.cancel.is_set():

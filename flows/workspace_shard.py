@@ -82,7 +82,7 @@ def workspace_shard(
     try:
         with (
             ShardRun(run, shard, options, around) as part,
-            watched(UUID(runtime.flow_run.id), part.cancel),
+            watched(UUID(runtime.flow_run.id), part.cancel, hand_over=part.hand_over),
         ):
             take_workspaces(part)
             part.begin()

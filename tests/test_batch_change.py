@@ -203,7 +203,7 @@ class TestWhatTheDashboardShows:
         failed = artifacts["mixed-workspace-github-com-acme-billing"]
         assert "### 1 × `Step 2 failed: Command failed with exit code 3.`" in overview
         assert f"[`{BILLING}`](/v2/artifacts/artifact/{failed['id']})" in overview
-        assert 'echo "no go" >&2; exit 3' in failed["data"]
+        assert 'echo "no go" >&2; sleep 3; exit 3' in failed["data"]
         changed = artifacts["mixed-workspace-github-com-acme-shop"]["data"]
         assert "## Step 2: skipped\n\n`if: " in changed
         assert "```diff\ndiff --git new new\n" in changed

@@ -18,6 +18,7 @@ from prefect.logging import get_run_logger
 from prefect.states import Cancelled, Completed, Failed
 
 from ..cancellation import watched
+from ..stage_runs import run_stage
 from ..stages import STAGE, error_of
 from .job_run import JobRun, Outcome
 
@@ -70,11 +71,11 @@ def executor_job(job: int, repository: str, commit: str, executor: str) -> State
     if run is None:
         return Failed(message=_RETRY_MEANS.format(job=job, repository=repository))
     with watched(flow_run, run.stopping.cancel):
-        state = prepare(run.job.title, run, return_state=True)
+        state = run_stage(prepare, run.job.title, run)
         for index, image in run.steps:
             if not state.is_completed() or run.failure is not None:
                 break
-            state = run_step(run.job.title, index + 1, " ".join(image.split()), run, return_state=True)
+            state = run_stage(run_step, run.job.title, index + 1, " ".join(image.split()), run)
         if not state.is_completed() and run.failure is None:
             run.fail(error_of(state))
     report(run.job.title, run)
