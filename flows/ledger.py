@@ -153,10 +153,6 @@ class Ledger:
         """Write what people were asked or have answered, replacing the question before."""
         self._put(self.key("approval.json"), approval.encode())
 
-    def _put(self, key: str, data: bytes) -> None:
-        if not self.is_closed:
-            self.store.put(key, data)
-
     def approval(self) -> Approval:
         """What people were asked, or have answered. Raises ArtifactMissing if they were not."""
         return read_approval(self.store.get(self.key("approval.json")))
@@ -210,6 +206,10 @@ class Ledger:
 
     def _workspace(self, number: int) -> WorkspaceResult:
         return read_workspace_result(self.store.get(self.key(f"workspaces/{number}.json")))
+
+    def _put(self, key: str, data: bytes) -> None:
+        if not self.is_closed:
+            self.store.put(key, data)
 
 
 def find_run(store: ArtifactStore, name: str) -> Ledger:

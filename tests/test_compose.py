@@ -16,7 +16,8 @@ from flows.server import SERVER_SETTINGS
 
 FILE = Path(__file__).parent.parent / "infra" / "compose.yaml"
 TEXT = "\n".join(line.partition(" #")[0] for line in FILE.read_text().splitlines() if not line.startswith("#"))
-SERVICES: dict[str, dict[str, Any]] = YAML(typ="safe").load(FILE)["services"]
+DOCUMENT: dict[str, Any] = YAML(typ="safe").load(FILE)
+SERVICES: dict[str, dict[str, Any]] = DOCUMENT["services"]
 OURS = [name for name, service in SERVICES.items() if service["image"] == "batchwright"]
 
 
@@ -31,6 +32,19 @@ def test_every_variable_has_a_default_or_is_asked_for() -> None:
 
     assert plain <= asked
     assert asked == {"BATCHWRIGHT_AUTH", "STORE_KEY", "STORE_SECRET", "DATABASE_PASSWORD"}
+
+
+def test_debians_compose_reads_it() -> None:
+    """Version 1.29, which refuses what it does not know, a name for all of it too."""
+    assert {key for key in DOCUMENT if not key.startswith("x-")} == {"services", "volumes"}
+
+
+def test_the_image_takes_what_the_lock_says_and_nothing_else() -> None:
+    """Where pip looks for dependencies of its own, one that asks for an extra has no hash and ends the build."""
+    installs = [line for line in FILE.with_name("Dockerfile").read_text().splitlines() if "pip install" in line]
+
+    assert len(installs) == 2
+    assert all("--no-deps" in line for line in installs)
 
 
 def test_no_password_stands_in_it() -> None:
