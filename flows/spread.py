@@ -21,7 +21,7 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterIdempoten
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound, PrefectException
-from prefect.states import AwaitingRetry, Cancelling
+from prefect.states import AwaitingRetry, Cancelled, Cancelling
 
 from blocks.store import StoreTrouble
 
@@ -46,6 +46,9 @@ TAKE_OVERS = 3
 
 _END_SECONDS = 60.0
 """How long shards that were cancelled may take to end. Prefect gives their processes 30 s."""
+
+_UNHEARD_SECONDS = 10.0
+"""How long a shard that was cancelled may say nothing before it is looked whether anybody works on it."""
 
 IDLE_LOOKS = 12
 """After so many looks at shards that nobody takes, people are told."""
@@ -251,7 +254,22 @@ def _shards_of(client: SyncPrefectClient, flow_run_id: UUID, shards: Sequence[in
 
 
 def _cancel(client: SyncPrefectClient, shard: FlowRun) -> None:
-    """Ask a shard to stop; one that nobody has begun is then Cancelled at once."""
+    """Ask a shard to stop; one that nobody has begun is then Cancelled at once.
+
+    Asked in the moment in which a worker takes it, Prefect's worker neither begins it nor says so, and the server waits
+    for five minutes: then it is said here.
+    """
     state = shard.state
-    if state is not None and not state.is_final() and not state.is_cancelling():
+    if state is None or state.is_final():
+        return
+    if not state.is_cancelling():
         client.set_flow_run_state(shard.id, Cancelling(message="The batch change was stopped."))
+    elif time.time() - state.timestamp.timestamp() > _UNHEARD_SECONDS and not _has_begun(client, shard):
+        never: State[Any] = Cancelled(message="The batch change was stopped before this began.")
+        client.set_flow_run_state(shard.id, never, force=True)
+
+
+def _has_begun(client: SyncPrefectClient, cancelling: FlowRun) -> bool:
+    """Whether a process worked on a flow run when it was cancelled."""
+    states = sorted(client.read_flow_run_states(cancelling.id), key=lambda state: state.timestamp)
+    return any(state.is_running() for state in states[-2:])
