@@ -75,8 +75,10 @@ class Machine:
         with filler.open("wb", buffering=0) as file, suppress(OSError):
             while True:
                 file.write(bytes(4096))
-        yield
-        filler.unlink()
+        try:
+            yield
+        finally:
+            filler.unlink()
 
     def processes(self, flow_run: str = "") -> list[int]:
         """The ids of the processes that work for this machine's state folder, or for one flow run there."""
@@ -90,8 +92,8 @@ class Machine:
                     found.append(int(process.parent.name))
         return found
 
-    def containers(self, run: str) -> list[str]:
-        """The workspaces whose steps this machine's engine has begun for a run, one entry per container."""
+    def containers(self, flow_run: str) -> list[str]:
+        """The workspaces whose steps this machine's engine has begun for a flow run, one entry per container."""
         with closing(docker.APIClient(self.docker_host)) as client:
             events = client.events(
                 since=0, until=time.time(), decode=True, filters={"type": "container", "event": "start"}
@@ -100,13 +102,13 @@ class Machine:
         return [
             each["batchwright.workspace"]
             for each in attributes
-            if run in each.get("batchwright.run", "") and "batchwright.step" in each
+            if _is_of(flow_run, each) and "batchwright.step" in each
         ]
 
-    def running(self, run: str) -> list[str]:
-        """The containers of a run that run now."""
+    def running(self, flow_run: str) -> list[str]:
+        """The containers of a flow run that run now."""
         with closing(docker.APIClient(self.docker_host)) as client:
-            return [each["Id"] for each in client.containers() if run in each["Labels"].get("batchwright.run", "")]
+            return [each["Id"] for each in client.containers() if _is_of(flow_run, each["Labels"])]
 
     @property
     def docker_host(self) -> str:
@@ -120,3 +122,8 @@ class Machine:
     @property
     def _environment(self) -> Mapping[str, str]:
         return {"PREFECT_API_URL": self._api_url, "DOCKER_HOST": self._engine.host}
+
+
+def _is_of(flow_run: str, labels: Mapping[str, str]) -> bool:
+    """Whether a container is of a flow run: runs are called by the end of its id (flows.runs.run_id_of)."""
+    return flow_run.rpartition("-")[2] in labels.get("batchwright.run", "")

@@ -89,6 +89,12 @@ class Team:
         shards = {"workspaces_per_shard": 2, "workspaces_at_once": 1, **options}
         return self.dashboard.submit({**self.parameters, "spec": text, "options": shards})
 
+    def retry(self, run: str) -> dict[str, Any]:
+        """Have a run retried, and wait: the run as it ended then."""
+        self.dashboard.retry(run)
+        self.dashboard.wait(run, {"RUNNING"})
+        return self.dashboard.wait(run)
+
     def shards(self, run: str) -> dict[int, dict[str, Any]]:
         """The flow runs of a run's shards, by their number."""
         keys = [f"{run}:shard:{number}" for number in range(1, 10)]
@@ -97,8 +103,7 @@ class Team:
 
     def containers(self, run: str) -> list[Counter[str]]:
         """Per machine: how many containers each workspace has had. Counted by the engine, not by us."""
-        own = run.rpartition("-")[2]
-        return [Counter(name.split("@")[0] for name in machine.containers(own)) for machine in self.machines]
+        return [Counter(name.split("@")[0] for name in machine.containers(run)) for machine in self.machines]
 
     def crash(self, flow_run: str) -> None:
         """What the automation for silent runs does, three minutes after the last heartbeat."""
@@ -186,9 +191,7 @@ class TestARun:
             with closing(docker.APIClient(machine.docker_host)) as client:
                 client.tag(BUSYBOX, *LATER.split(":"))
 
-        team.dashboard.retry(run)
-        team.dashboard.wait(run, {"RUNNING"})
-        again = team.dashboard.wait(run)
+        again = team.retry(run)
 
         assert (again["state"]["type"], again["run_count"]) == ("COMPLETED", 2)
         assert sum(team.containers(run), Counter()) - before == Counter({"acme/f": 1})
@@ -248,7 +251,7 @@ def test_what_a_killed_machine_had_is_taken_over(team: Team) -> None:
     run = team.submit(spec(name="killed", second=second), skip_errors=True)
     parent = team.home_of(run)
     (lost,) = (machine for machine in team.machines if machine is not parent)
-    until(lambda: len(lost.containers(run.rpartition("-")[2])) >= 2)
+    until(lambda: len(lost.containers(run)) >= 2)
 
     of_the_lost = [each for each in team.shards(run).values() if lost.processes(each["id"])]
     lost.kill()
@@ -299,7 +302,7 @@ def test_cancelled_it_stops_everywhere(team: Team) -> None:
 
     assert ended["state"]["type"] == "CANCELLED"
     assert {shard["state"]["type"] for shard in shards.values()} == {"CANCELLED"}
-    assert [machine.running(run.rpartition("-")[2]) for machine in team.machines] == [[], []]
+    assert [machine.running(run) for machine in team.machines] == [[], []]
     assert team.dashboard.manifest(run).state == "cancelled"
 
 
@@ -314,7 +317,7 @@ def test_with_fail_fast_a_failure_stops_all_machines(team: Team) -> None:
     assert states(team.dashboard.manifest(run)) == {**dict.fromkeys(NAMES, "cancelled"), "acme/a": "failed"}
     assert Counter(shards)["FAILED"] == 1
     assert set(shards) <= {"FAILED", "CANCELLED"}
-    assert [machine.running(run.rpartition("-")[2]) for machine in team.machines] == [[], []]
+    assert [machine.running(run) for machine in team.machines] == [[], []]
 
 
 def test_a_full_disk_fails_what_one_machine_has_and_nothing_else(team: Team) -> None:
@@ -325,9 +328,7 @@ def test_a_full_disk_fails_what_one_machine_has_and_nothing_else(team: Team) -> 
         until(lambda: team.shards(run))
         ended = team.dashboard.wait(run)
         told = team.dashboard.manifest(run)
-    team.dashboard.retry(run)
-    team.dashboard.wait(run, {"RUNNING"})
-    again = team.dashboard.wait(run)
+    again = team.retry(run)
 
     assert ended["state"]["type"] == "FAILED"
     failures = [result.failure for result in told.workspaces if result.failure]
@@ -349,7 +350,7 @@ def test_a_run_whose_own_machine_is_killed_finds_its_shards_again(team: Team) ->
     def of_the_parent() -> list[str]:
         return [each["id"] for each in team.shards(run).values() if parent.processes(each["id"])]
 
-    until(lambda: len(team.shards(run)) == 3 and other.containers(run.rpartition("-")[2]) and of_the_parent())
+    until(lambda: len(team.shards(run)) == 3 and other.containers(run) and of_the_parent())
     lost = of_the_parent()
     parent.kill()
     for each in lost:
@@ -357,9 +358,7 @@ def test_a_run_whose_own_machine_is_killed_finds_its_shards_again(team: Team) ->
     team.crash(run)
     parent.start_worker()
 
-    team.dashboard.retry(run)
-    team.dashboard.wait(run, {"RUNNING"})
-    ended = team.dashboard.wait(run)
+    ended = team.retry(run)
 
     assert (ended["state"]["type"], ended["run_count"]) == ("COMPLETED", 2)
     assert states(team.dashboard.manifest(run)) == dict.fromkeys(NAMES, "completed")
@@ -373,20 +372,19 @@ def test_a_process_that_was_taken_for_dead_leaves_the_run_to_its_successor(team:
     """As after minutes without network: it lives, the run is called Crashed, and Retry starts it elsewhere."""
     second = "for n in $(seq 300); do [ -e /seen ] && break; sleep 1; done; echo two >> new"
     run = team.submit(spec(name="alive", second=second), workspaces_per_shard=6, workspaces_at_once=6)
-    own = run.rpartition("-")[2]
     old = team.home_of(run)
     (new,) = (machine for machine in team.machines if machine is not old)
-    until(lambda: old.running(own))
+    until(lambda: old.running(run))
     team.crash(run)
     team.dashboard.retry(run)
     until(lambda: new.processes(run))
     until(lambda: not old.processes(run))
-    left = old.running(own)
+    left = old.running(run)
     going_on = team.dashboard.ask("GET", f"flow_runs/{run}")
 
     def has_ended() -> bool:
         with closing(docker.APIClient(new.docker_host)) as client:
-            for container in new.running(own):
+            for container in new.running(run):
                 with suppress(APIError):  # it has just ended
                     client.exec_start(client.exec_create(container, ["touch", "/seen"]))
         return team.dashboard.ask("GET", f"flow_runs/{run}")["state"]["type"] in ENDED
@@ -398,7 +396,7 @@ def test_a_process_that_was_taken_for_dead_leaves_the_run_to_its_successor(team:
     assert going_on["state"]["type"] == "RUNNING"
     assert (ended["state"]["type"], ended["run_count"]) == ("COMPLETED", 2)
     assert states(team.dashboard.manifest(run)) == dict.fromkeys(NAMES, "completed")
-    assert new.containers(own)
+    assert new.containers(run)
 
 
 def test_a_shard_cancelled_in_the_moment_it_is_taken_ends(team: Team, monkeypatch: pytest.MonkeyPatch) -> None:
