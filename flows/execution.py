@@ -1,7 +1,8 @@
 """The steps of a workspace -> results, through the step cache. Knows no Prefect.
 
 A ``WorkspaceRun`` is one workspace's life: ``set_up``, ``run_step`` for each step, ``close``. Every call may be
-repeated after a temporary error: what was reached stays reached, and a step begins again on a fresh layer.
+repeated after a temporary error: what was reached stays reached. A step begins again on a fresh layer, unless its
+container has ended: then just what could not be stored is stored again.
 """
 
 from __future__ import annotations
@@ -71,6 +72,17 @@ class _Reached:
     layers: tuple[LayerOf, ...] = ()
 
 
+@dataclass(frozen=True)
+class _Ended:
+    """A step whose container has ended. ``ran`` is on this machine; the store may not have it yet."""
+
+    plan: Plan
+    ran: Ran
+    failure: Failure | None
+    started_at: datetime
+    ended_at: datetime
+
+
 class WorkspaceRun:
     """One workspace of one run. For one thread at a time."""
 
@@ -89,6 +101,7 @@ class WorkspaceRun:
         self._runner = StepRunner(setting.bench, workspace, setting.masker, lambda *stream: self.watch(*stream))
         self._began_at = time.monotonic()
         self._attempts = 0
+        self._ended: _Ended | None = None
 
     def set_up(self) -> None:
         """Take what the step cache has, and prepare the checkout if something is left to run."""
@@ -112,8 +125,9 @@ class WorkspaceRun:
 
         Raises TemplateError, the runtime's and the store's errors. A failed step is a result, and ends the workspace.
         """
-        if index == len(self.results) and not self._advance_without_running():
-            self._execute(self._plan(index))
+        if index == len(self.results) and (self._ended or not self._advance_without_running()):
+            self._ended = self._ended or self._execute(self._plan(index))
+            self._take(self._ended)
         return self.results[index]
 
     def fail(self, error: BaseException) -> Failure:
@@ -210,8 +224,8 @@ class WorkspaceRun:
         )
         return Plan(rendered, image, step_key(inputs), inputs.working_directory, inputs.files, inputs.mounts)
 
-    def _execute(self, plan: Plan) -> None:
-        """Run the step and take its result, whatever its exit."""
+    def _execute(self, plan: Plan) -> _Ended:
+        """Run the step's container, and tell how it ended."""
         self._attempts += 1
         self.begins(plan)
         started_at = now()
@@ -226,13 +240,18 @@ class WorkspaceRun:
             failure = secret_failure(ran.leaked_secret)
         elif ran.refusal:
             failure = self._without_secrets(refusal_failure(ran.refusal))
-        result = self._result(plan, ran, started_at, failure)
-        self._attempts = 0
-        if failure:
+        return _Ended(plan, ran, failure, started_at, now())
+
+    def _take(self, ended: _Ended) -> None:
+        """Keep what the step left, and go on from it. Raises the store's errors; then it can be called again."""
+        result = self._result(ended)
+        if not ended.failure:
+            self._setting.cache.keep(result)
+        self._ended, self._attempts = None, 0
+        if ended.failure:
             self.results.append(result)
-            return
-        self._setting.cache.keep(result)
-        self._complete(result)
+        else:
+            self._complete(result)
 
     def _show_live(self, index: int, stream: str) -> Watcher:
         return LiveLog(f"step {index + 1} {stream} | ", self.show)
@@ -256,7 +275,8 @@ class WorkspaceRun:
             return limits.step_seconds, False
         return left, True
 
-    def _result(self, plan: Plan, ran: Ran, started_at: datetime, failure: Failure | None) -> StepResult:
+    def _result(self, ended: _Ended) -> StepResult:
+        plan, ran, failure = ended.plan, ended.ran, ended.failure
         change = [] if failure or ran.diff is None else [ran.diff, *([ran.layer] if ran.layer else [])]
         kept = self._setting.bench.blobs.put_files([ran.stdout, ran.stderr, *change])
         stdout, stderr, diff, layer = [*map(recorded, kept), None, None][:4]
@@ -272,8 +292,8 @@ class WorkspaceRun:
                 cancelled=ran.exit.cancelled,
                 disk_full=ran.exit.disk_full,
             ),
-            started_at=started_at,
-            ended_at=now(),
+            started_at=ended.started_at,
+            ended_at=ended.ended_at,
             stdout=stdout,
             stderr=stderr,
             cache_key=plan.key,

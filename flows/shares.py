@@ -68,7 +68,7 @@ class Options(BaseModel):
         ge=1,
         le=1000,
         description="With more workspaces than this, a run is spread over the workers, in shards of at most so many. "
-        "None: by the size of the run, 100 to 200.",
+        "None: by the size of the run, 100 to 250.",
     )
     fail_fast: bool = Field(default=False, description="Stop everything when the first workspace fails.")
     skip_errors: bool = Field(default=False, description="A workspace that fails does not make the run fail.")

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 
+from blocks.blobs import Blobs
+from blocks.folder import FolderStore
 from blocks.runtime import RuntimeUnavailable
+from blocks.store import StoreUnavailable
 from flows.batches.errors import TemplateError
 from flows.batches.steps import Outside
 from flows.execution import Limits
@@ -201,6 +205,58 @@ def test_after_trouble_a_step_begins_again_on_a_fresh_layer_in_a_new_room(bench:
     assert run.results[1].attempts == 2
     assert run.executed is not None
     assert run.executed.changes.added == ("a.txt", "b.txt")
+
+
+class AwayForOneWrite(FolderStore):
+    """A store that does not answer the write number ``away``, from 0."""
+
+    away = -1
+    writes = 0
+
+    def put(self, key: str, content: bytes, *, if_absent: bool = False) -> bool:
+        self._answer()
+        return super().put(key, content, if_absent=if_absent)
+
+    def put_file(self, key: str, path: Path, *, if_absent: bool = False) -> bool:
+        self._answer()
+        return super().put_file(key, path, if_absent=if_absent)
+
+    def _answer(self) -> None:
+        self.writes += 1
+        if self.writes == self.away + 1:
+            raise StoreUnavailable(self.location, "it does not answer")
+
+
+@pytest.mark.parametrize("ending", ["out done", "exit 3"])
+def test_what_a_container_left_is_stored_later_when_the_store_is_away(bench: Workbench, ending: str) -> None:
+    """Whatever write is lost, the step does not run again."""
+    bench.store = store = AwayForOneWrite(bench.folder / "away")
+    bench.blobs = Blobs(store)
+    bench.runtime = runtime = FakeRuntime()
+    spec = spec_of("write a.txt one", f"write b.txt two\n{ending}", "write c.txt three")
+    whole = bench.run(spec, use_cache=False)
+    writes, before, lost = store.writes, len(runtime.scripts), 0
+    for store.away in range(writes):
+        store.writes = 0
+        run = bench.open(spec, use_cache=False)
+        run.set_up()
+        for index in range(3):
+            try:
+                run.run_step(index)
+            except StoreUnavailable:
+                lost += 1
+                run.run_step(index)
+            if run.done:
+                break
+        run.close()
+
+        assert [result.state for result in run.results] == [result.state for result in whole.results]
+        assert [result.diff for result in run.results] == [result.diff for result in whole.results]
+        assert {result.attempts for result in run.results} == {1}
+        assert not run.cached
+
+    assert lost == writes
+    assert len(runtime.scripts) == before * (1 + writes)
 
 
 class TestSecrets:
