@@ -200,6 +200,11 @@ _MEANINGS: tuple[tuple[type[RuntimeTrouble], str, str], ...] = (
         r"no such container|non.running container|is not running|marked for removal|container state",
         "",
     ),
+    (
+        RuntimeUnavailable,
+        r"[0-9a-f]{64}\S*/(hosts|resolv\.conf|hostname)\b",
+        "the container of the steps' network is gone",
+    ),
     (ContainerRefused, r"oci runtime.*(not a directory|no such file|not found|permission denied|invalid argument)", ""),
 )
 """Text before status: engines and their versions give the same fault different numbers."""

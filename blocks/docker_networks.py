@@ -10,12 +10,16 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
 from threading import Lock, Thread
+from typing import Any
 from uuid import uuid4
 
 from blocks.docker_engine import Engine, Removal
 from blocks.docker_labels import our_labels
 from blocks.docker_policy import ContainerPolicy
 from blocks.runtime import Image
+
+_NAMES = {"HostsPath": "/etc/hosts", "ResolvConfPath": "/etc/resolv.conf", "HostnamePath": "/etc/hostname"}
+"""What the engine tells a container of its network: where that lies on the engine's machine, and in the container."""
 
 
 class Network:
@@ -28,7 +32,7 @@ class Network:
         self._engine, self._policy, self._image = engine, policy, image
         self._labels, self._lifetime_seconds = labels, lifetime_seconds
         self._old_at = time.monotonic() + lifetime_seconds / 2
-        self._made, self._started = Future[None](), Future[None]()
+        self._started = Future[list[dict[str, Any]]]()
         self._maker = Thread(target=self._make, name=self.name, daemon=True)
         self._maker.start()
 
@@ -37,13 +41,13 @@ class Network:
         """Whether a reaper elsewhere might soon take it for abandoned."""
         return time.monotonic() > self._old_at
 
-    def wait_until_made(self) -> None:
-        """From now on a container can be made that will join it. Raises RuntimeTrouble."""
-        self._made.result()
+    def join(self) -> list[dict[str, Any]]:
+        """Wait until a container can join it. Returns what that must mount. Raises RuntimeTrouble.
 
-    def wait_until_started(self) -> None:
-        """From now on a container that joins it can be started. Raises RuntimeTrouble."""
-        self._started.result()
+        The engine shows the same files to all who share a network, and lets them write: a step could tell the steps
+        after it, another workspace's too, where a host is. The mounts are the same files, not to be written.
+        """
+        return self._started.result()
 
     def remove(self) -> Removal:
         """Remove it, by another thread."""
@@ -54,13 +58,12 @@ class Network:
         try:
             with self._engine.trouble("cannot make the network that the steps share"):
                 self._create()
-                self._made.set_result(None)
                 self._engine.api.start(self.name)
-                self._started.set_result(None)
+                told = self._engine.api.inspect_container(self.name)
+                mounts = [_read_only(told[path], target) for path, target in _NAMES.items() if told.get(path)]
+            self._started.set_result(mounts)
         except Exception as error:
-            for outcome in (self._made, self._started):
-                if not outcome.done():
-                    outcome.set_exception(error)
+            self._started.set_exception(error)
 
     def _create(self) -> None:
         self._engine.api.create_container(
@@ -74,6 +77,10 @@ class Network:
             host_config=self._policy.pause(),
             healthcheck={"Test": ["NONE"]},
         )
+
+
+def _read_only(source: str, target: str) -> dict[str, Any]:
+    return {"Type": "bind", "Source": source, "Target": target, "ReadOnly": True}
 
 
 class Networks:

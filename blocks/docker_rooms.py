@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -125,12 +126,13 @@ class DockerRoom:
         volume_labels = our_labels({**self._plan.labels, **container.labels}, self._plan.lifetime_seconds)
         try:
             mounts = self._access.mounts(name, volume_labels, layers, layer, self._files(container))
-            network = self._join_network(container.image)
+            network = self._network_for(container.image)
+            if network:
+                bound = {os.path.normpath(mount["Target"]) for mount in mounts}
+                mounts += [mount for mount in network.join() if mount["Target"] not in bound]
             host = self._policy.step(network.name if network else None, container.image.user)
             self._create(name, labels, container, {**host, "Mounts": mounts})
             self._access.fill(name)
-            if network:
-                network.wait_until_started()
             exit = execute(self._engine, name, stopping, stdout, stderr)
             self._ran += 1
             if self._ran >= self._plan.steps or not exit.ok:
@@ -167,12 +169,10 @@ class DockerRoom:
         for warning in answer.get("Warnings") or ():
             log.warning("container %s: %s", name, warning)
 
-    def _join_network(self, image: Image) -> Network | None:
-        """The network of this room, as far as a container needs it that is not started yet; None: it has its own."""
+    def _network_for(self, image: Image) -> Network | None:
+        """The network that the room's containers share; None: each has its own, or none."""
         if self._shares and self._network is None:
             self._network = self._take_network(image)
-        if self._network is not None:
-            self._network.wait_until_made()
         return self._network
 
     def _take_network(self, image: Image) -> Network:

@@ -252,8 +252,10 @@ class DockerRuntime(Block):
 
         def access() -> WorkspaceAccess:
             _warn_of_limits(connection)
-            kind = OverlayAccess if self.workspace_mode(folder)[0] == "overlay" else CopyAccess
-            return kind(connection.engine, Aside(folder), int(parse_bytes(self.changes)))
+            aside, limit_bytes = Aside(folder), int(parse_bytes(self.changes))
+            if self.workspace_mode(folder)[0] == "overlay":
+                return OverlayAccess(connection.engine, aside, limit_bytes)
+            return CopyAccess(connection.engine, aside, limit_bytes, has_network=not policy.offline)
 
         policy = self._policy(connection.engine.memory_ceiling)
         room = DockerRoom(connection.engine, policy, plan, access, connection.images.forget, connection.networks)

@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 
 _ENGINES_OWN = re.compile(rb"/dev(?=/|$)|/etc/hostname$")
 """What is sent there before the start is hidden by what the engine mounts at the start."""
+_NETWORKS_OWN = re.compile(rb"/etc/(hosts|resolv\.conf)$")
+"""The same, of a container that has a network."""
 
 Mount = dict[str, Any]
 """As the engine's API wants it."""
@@ -91,9 +93,10 @@ class OverlayAccess:
 class CopyAccess:
     """The workspace lives in a volume of the engine, from step to step; files are sent too. Works with any engine."""
 
-    def __init__(self, engine: Engine, aside: Aside, limit_bytes: int) -> None:
+    def __init__(self, engine: Engine, aside: Aside, limit_bytes: int, *, has_network: bool) -> None:
         """``limit_bytes``: how much a step may leave changed."""
         self._engine, self._aside, self._limit_bytes = engine, aside, limit_bytes
+        self._has_network = has_network
         self._numbers = itertools.count()
         self._volume: str | None = None
         self._holds: Layers | None = None
@@ -170,7 +173,7 @@ class CopyAccess:
         """Find out where each file goes, and which of these places are in the workspace."""
         places = [(place_of(file.target, self._entry), file) for file in files]
         for place, file in places:
-            if _ENGINES_OWN.match(place.path):
+            if _ENGINES_OWN.match(place.path) or (self._has_network and _NETWORKS_OWN.match(place.path)):
                 other = "choose another place, or let workspaces be overlays"
                 raise ContainerRefused(f"cannot put anything at {file.target}, the engine's own mount: {other}")
         self._files = places

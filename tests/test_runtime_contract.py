@@ -541,6 +541,41 @@ def test_steps_share_their_network_and_single_steps_have_one(rigs: Rigs) -> None
     assert single.run(address).stdout.startswith(b"inet ")
 
 
+def test_a_step_cannot_tell_the_next_one_where_a_host_is(rigs: Rigs) -> None:
+    """What the engine tells of a network is the same file for all who share it, other workspaces' steps among them."""
+    files = "/etc/hosts /etc/resolv.conf /etc/hostname"
+    rig = rigs(steps=2, network="bridge")
+
+    changed = rig.run(
+        f"for file in {files}; do echo 192.0.2.1 code.example >> $file; mv $file /moved; umount $file; done;"
+        f"cp {files} /tmp; mount -o remount,rw /etc/hosts; echo 192.0.2.1 code.example > /etc/hosts; true"
+    )
+    after = rig.run(f"cat {files}")
+
+    assert changed.exit.ok
+    assert b"localhost" in after.stdout
+    assert b"192.0.2.1" not in after.stdout
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+@pytest.mark.parametrize("target", ["/etc/hosts", "/etc//resolv.conf"])
+def test_a_file_in_place_of_what_the_engine_tells_is_seen_or_refused(
+    rigs: Rigs, tmp_path: Path, target: str, steps: int
+) -> None:
+    """A file that is sent would be hidden."""
+    rig = rigs(network="bridge", steps=steps)
+    mine = tmp_path / "mine"
+    mine.write_text("192.0.2.1 code.example\n")
+    mine.chmod(0o644)
+    script = f"echo 192.0.2.2 >> {target}; cat {target}"
+
+    if rig.runtime.workspace_mode(rig.folder)[0] == "overlay":
+        assert rig.run(script, files=[ReadOnlyFile(mine, target)]).stdout == mine.read_bytes()
+    else:
+        with pytest.raises(ContainerRefused, match=r"cannot put anything at /etc/.*, the engine's own mount"):
+            rig.run(script, files=[ReadOnlyFile(mine, target)])
+
+
 def test_a_network_that_is_not_there_is_refused(rigs: Rigs) -> None:
     with pytest.raises(ContainerRefused, match="no-such-network"):
         rigs(network="no-such-network").run("true")
