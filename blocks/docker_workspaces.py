@@ -84,7 +84,8 @@ class OverlayAccess:
         check_size(settle(self._layer / UPPER), self._limit_bytes)
 
     def release(self, container: str) -> Removal:
-        return self._engine.remove_later(container=container, volume=container)
+        # Podman's has a name; Docker removes what has none with its container.
+        return self._engine.remove_later(container=container, volume=container if self._engine.is_podman else None)
 
     def close(self) -> None:
         """Nothing is kept."""
@@ -188,7 +189,10 @@ class CopyAccess:
 
 def overlay_mount(engine: Engine, name: str, labels: Mapping[str, str], options: str) -> Mount:
     """A volume of the engine that is an overlay at /work: made with its container, mounted as long as that runs."""
-    return _volume_mount(engine, name, labels, {"type": "overlay", "device": "overlay", "o": options})
+    mount = _volume_mount(engine, name, labels, {"type": "overlay", "device": "overlay", "o": options})
+    if not engine.is_podman:
+        del mount["Source"]
+    return mount
 
 
 def _volume_mount(engine: Engine, name: str, labels: Mapping[str, str], options: Mapping[str, str]) -> Mount:

@@ -30,9 +30,10 @@ from flows.batches.diff import FileDiff
 from flows.checkout import Checkout
 from flows.gitcommand import GitFailed, GitTooSlow, ObjectReader, TreeDiffer, TreeEntry, git
 from flows.gitindex import IndexEntry
+from flows.gitpack import NewObjects
 from flows.layers import Entry, State, hides_base
 from flows.plain_changes import is_plain, with_changes
-from flows.trees import BaseTree, is_folder, write_tree
+from flows.trees import BaseTree, is_folder, make_tree
 from flows.untrusted import LayerRefused, above, join
 from flows.work_trees import WorkTree
 
@@ -80,6 +81,7 @@ class DiffCollector:
         self._reader: ObjectReader | None = None
         self._tree: BaseTree | None = None
         self._git_dir: Path | None = None
+        self._objects = NewObjects()
         self._differ: TreeDiffer | None = None
 
     def __enter__(self) -> DiffCollector:
@@ -114,15 +116,17 @@ class DiffCollector:
         if not changed:
             out.write_bytes(b"")
             return
-        git_dir = self._objects()
+        git_dir = self._own_git_dir()
         base = _base_side(self._base_tree(), changed, self._checkout)
-        tree = write_tree(base.values(), git_dir)
+        tree = make_tree(base.values(), self._objects)
         tracked = list(_tracked(base, changed, before))
         if not self._checkout.sparse_path and is_plain(base, changed, {entry.path for entry in tracked}):
-            now = write_tree(with_changes(base, changed, git_dir), git_dir)
+            now = make_tree(with_changes(base, changed, self._objects), self._objects)
+            self._objects.write(git_dir)
             with out.open("wb") as file:
                 self._tree_differ(git_dir).diff_to(file, tree, now)
             return
+        self._objects.write(git_dir)
         try:
             self._run_git(out, git_dir, base, tree, tracked, changed)
         except GitTooSlow as error:
@@ -176,10 +180,11 @@ class DiffCollector:
         if out.stat().st_size > LARGEST_DIFF_BYTES:
             raise LayerRefused(b"", f"its diff is {out.stat().st_size:,} bytes long, {_too_much(LARGEST_DIFF_BYTES)}")
 
-    def _objects(self) -> Path:
+    def _own_git_dir(self) -> Path:
         """The git directory that keeps what is written for this workspace's diffs."""
         if self._git_dir is None:
             remove_tree(self._scratch)  # half of one, made when the disk was full
+            self._objects = NewObjects()
             _make_git_dir(self._scratch / "git", self._checkout)
             self._git_dir = self._scratch / "git"
         return self._git_dir

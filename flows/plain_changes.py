@@ -12,8 +12,8 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from flows.gitindex import IndexEntry
+from flows.gitpack import NewObjects
 from flows.layers import Entry
-from flows.trees import write_object
 from flows.untrusted import Folder
 
 _MOST_PATHS, _MOST_BYTES = 300, 8 << 20
@@ -47,8 +47,10 @@ def is_plain(base: Mapping[bytes, IndexEntry], changed: Mapping[bytes, Entry], t
     return all(path in tracked for path in present) or not any(map(_IGNORES.search, base))
 
 
-def with_changes(base: Mapping[bytes, IndexEntry], changed: Mapping[bytes, Entry], git_dir: Path) -> list[IndexEntry]:
-    """What the workspace has where the base has ``base``. The content of every changed file is written to git_dir."""
+def with_changes(
+    base: Mapping[bytes, IndexEntry], changed: Mapping[bytes, Entry], objects: NewObjects
+) -> list[IndexEntry]:
+    """What the workspace has where the base has ``base``. The content of every changed file goes to ``objects``."""
     kept = [entry for path, entry in base.items() if entry.skip_worktree and path not in changed]
     folders: dict[Path, Folder] = {}
     with ExitStack() as stack:
@@ -56,15 +58,15 @@ def with_changes(base: Mapping[bytes, IndexEntry], changed: Mapping[bytes, Entry
             if entry.kind in ("file", "link"):
                 if entry.upper not in folders:
                     folders[entry.upper] = stack.enter_context(Folder(entry.upper))
-                kept.append(_written(folders[entry.upper], path, entry, git_dir))
+                kept.append(_added(folders[entry.upper], path, entry, objects))
     return kept
 
 
-def _written(folder: Folder, path: bytes, entry: Entry, git_dir: Path) -> IndexEntry:
+def _added(folder: Folder, path: bytes, entry: Entry, objects: NewObjects) -> IndexEntry:
     if entry.kind == "link":
         mode, content = _LINK, folder.readlink(path)
     else:
         mode = 0o100755 if entry.mode & stat.S_IXUSR else 0o100644
         with open(folder.open(path), "rb") as file:
             content = file.read()
-    return IndexEntry(path, mode, write_object(b"blob %d\0" % len(content) + content, git_dir))
+    return IndexEntry(path, mode, objects.add("blob", content))

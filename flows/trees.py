@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-import zlib
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
 
 from flows.gitcommand import ObjectReader, TreeEntry, entries
 from flows.gitindex import IndexEntry
+from flows.gitpack import NewObjects
 from flows.untrusted import above, join, split
 
 _FOLDER = b"40000"
@@ -73,8 +71,8 @@ def is_submodule(entry: TreeEntry) -> bool:
     return entry.mode == _SUBMODULE
 
 
-def write_tree(paths: Iterable[IndexEntry], git_dir: Path) -> str:
-    """Write the trees that hold just these paths, and return the id of the top one.
+def make_tree(paths: Iterable[IndexEntry], objects: NewObjects) -> str:
+    """Make the trees that hold just these paths, and return the id of the top one.
 
     What ``git write-tree --missing-ok`` does, without a process for it.
     """
@@ -87,20 +85,9 @@ def write_tree(paths: Iterable[IndexEntry], git_dir: Path) -> str:
     top = ""
     for folder in sorted(inside, key=lambda path: (path != b"", path.count(b"/")), reverse=True):
         content = b"".join(record for _, record in sorted(inside[folder]))
-        top = write_object(b"tree %d\0" % len(content) + content, git_dir)
+        top = objects.add("tree", content)
         if folder:
             holder, name = split(folder)
             record = b"40000 %s\0" % name + bytes.fromhex(top)
             inside[holder].append((name + b"/", record))  # git sorts folders as if they ended so
     return top
-
-
-def write_object(raw: bytes, git_dir: Path) -> str:
-    """Write an object, its header included, as a file of its own, unless it is there; its id."""
-    name = hashlib.sha1(raw).hexdigest()
-    folder = git_dir / "objects" / name[:2]
-    folder.mkdir(exist_ok=True)
-    file = folder / name[2:]
-    if not file.exists():
-        file.write_bytes(zlib.compress(raw, 1))
-    return name

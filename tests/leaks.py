@@ -70,7 +70,7 @@ def on_the_host(folder: Path) -> list[str]:
     """Files, folders and mounts that only a run at work needs, of one whose state is in ``folder``."""
     found = [path for pattern in _ON_THE_HOST for path in folder.glob(pattern)]
     found += [lock for lock in folder.glob("home/checkouts/*.lock") if not lock.with_suffix("").exists()]
-    mounts = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines() if str(folder) in line]
+    mounts = [line for line in Path("/proc/mounts").read_text().splitlines() if str(folder) in line]
     return [str(path.relative_to(folder)) for path in found] + mounts
 
 

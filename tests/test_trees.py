@@ -6,8 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flows import gitindex
+from flows.gitcommand import ObjectReader
 from flows.gitindex import IndexEntry
-from flows.trees import write_tree
+from flows.gitpack import NewObjects
+from flows.trees import make_tree
 from tests.gitrepos import make_repository, run_git
 
 # Short and alike: what matters is how names sort beside names that go on.
@@ -26,7 +28,44 @@ def test_a_written_tree_is_the_one_that_git_writes(tmp_path_factory, found: dict
     entries = [IndexEntry(path, *found[path]) for path in files]
     (folder / ".git" / "index").write_bytes(gitindex.written(entries))
 
-    tree = write_tree(entries, folder / ".git")
+    objects = NewObjects()
+    tree = make_tree(entries, objects)
+    objects.write(folder / ".git")
 
     assert tree == run_git(folder, "write-tree", "--missing-ok")
     assert run_git(folder, "ls-tree", "-r", "-t", tree) or not entries
+
+
+@given(st.lists(st.tuples(st.sampled_from(["blob", "tree"]), st.binary(max_size=5000)), max_size=20))
+@settings(max_examples=40, deadline=None)
+def test_a_written_pack_is_one_that_git_reads_and_verifies(tmp_path_factory, contents) -> None:
+    folder: Path = tmp_path_factory.mktemp("packs") / "repository"
+    make_repository(folder)
+    objects = NewObjects()
+    names = {}
+    with ObjectReader(folder / ".git") as reader:  # it runs before there is a pack
+        for kind, content in contents:
+            content = content if kind == "blob" else b""
+            names[objects.add(kind, content)] = kind, content
+            objects.write(folder / ".git")
+            objects.add(kind, content)
+        objects.write(folder / ".git")
+
+        assert {name: reader.read(name) for name in names} == names
+    for index in (folder / ".git" / "objects" / "pack").glob("*.idx"):
+        assert run_git(folder, "verify-pack", str(index)) == ""
+    run_git(folder, "fsck", "--strict")
+
+
+def test_many_and_large_objects_are_in_one_pack(tmp_path: Path) -> None:
+    make_repository(tmp_path / "repository")
+    git_dir = tmp_path / "repository" / ".git"
+    objects = NewObjects()
+    contents = [b"%d" % number * (number % 97) for number in range(3000)] + [b"x" * 5_000_000, b""]
+    names = {objects.add("blob", content): content for content in contents}
+    objects.write(git_dir)
+
+    (pack,) = (git_dir / "objects" / "pack").glob("*.pack")
+    assert run_git(tmp_path / "repository", "verify-pack", str(pack)) == ""
+    with ObjectReader(git_dir) as reader:
+        assert all(reader.read(name) == ("blob", content) for name, content in names.items())
