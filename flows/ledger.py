@@ -18,9 +18,13 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+from base64 import b64encode
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from tempfile import NamedTemporaryFile
 from threading import Event
+from uuid import uuid4
 
 from pydantic import JsonValue
 
@@ -55,6 +59,10 @@ EVERYTHING = "*"
 _LATEST_KEY = "latest-run.json"
 _AT_ONCE = 8
 """Of the documents of a run: writing or reading one is mostly waiting, for a disk or a server."""
+_LARGE_BYTES = 8 << 20
+"""Of a diff: its changeset spec is not put together in memory."""
+_BASE64_BYTES = 3 << 20
+"""A multiple of three, so that the pieces' base64 is that of the whole."""
 
 
 class RunUnknown(PermanentError):
@@ -142,7 +150,7 @@ class Ledger:
         """Write changeset specs, numbered from ``first`` in their order."""
 
         def keep(number: int, spec: ChangesetSpec) -> None:
-            self._put(self.key(f"changesets/{number}.json"), encoded(spec))
+            self._keep_changeset(self.key(f"changesets/{number}.json"), spec)
             if spec.commit is not None:
                 self._put(self.key(f"changesets/{number}.patch"), spec.commit.diff)
 
@@ -207,6 +215,15 @@ class Ledger:
     def _workspace(self, number: int) -> WorkspaceResult:
         return read_workspace_result(self.store.get(self.key(f"workspaces/{number}.json")))
 
+    def _keep_changeset(self, key: str, spec: ChangesetSpec) -> None:
+        if spec.commit is None or len(spec.commit.diff) < _LARGE_BYTES:
+            self._put(key, b"".join(encoded(spec)))
+        elif not self.is_closed:
+            with NamedTemporaryFile(prefix="changeset-") as file:
+                file.writelines(encoded(spec))
+                file.flush()
+                self.store.put_file(key, Path(file.name))
+
     def _put(self, key: str, data: bytes) -> None:
         if not self.is_closed:
             self.store.put(key, data)
@@ -226,9 +243,16 @@ def find_run(store: ArtifactStore, name: str) -> Ledger:
     raise RunUnknown(f"{name!r} is the beginning of {len(found)} runs: {', '.join(found[:5])}; write more of it")
 
 
-def encoded(spec: ChangesetSpec) -> bytes:
-    """A changeset spec as the store keeps it: upstream's JSON."""
-    return (json.dumps(spec.encode(), indent=1, ensure_ascii=False) + "\n").encode()
+def encoded(spec: ChangesetSpec) -> Iterator[bytes]:
+    """A changeset spec as the store keeps it: upstream's JSON, in pieces, as a diff may be large."""
+    diff = memoryview(spec.commit.diff if spec.commit is not None and spec.commit.binary else b"")
+    mark = uuid4().hex
+    text = json.dumps(spec.encode(mark if diff else None), indent=1, ensure_ascii=False) + "\n"
+    head, _, tail = text.partition(mark)
+    yield head.encode()
+    for start in range(0, len(diff), _BASE64_BYTES):
+        yield b64encode(diff[start : start + _BASE64_BYTES])
+    yield tail.encode()
 
 
 def _runs(store: ArtifactStore, beginning: str) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -127,10 +128,23 @@ def test_what_an_earlier_attempt_had_more_is_not_the_runs(store: FolderStore) ->
 
 
 def test_a_changeset_spec_reads_well_and_is_json_whatever_its_texts() -> None:
-    text = encoded(ChangesetSpec(repository="a", repository_id="a", title="Über \udcff", external_id="7"))
+    text = b"".join(encoded(ChangesetSpec(repository="a", repository_id="a", title="Über \udcff", external_id="7")))
 
     assert '"title": "Über \ufffd"' in text.decode()
     assert text.endswith(b"}\n")
+
+
+@pytest.mark.parametrize("size", [1, 3 << 20, (6 << 20) + 1, (9 << 20) + 2])
+@pytest.mark.parametrize("binary", [True, False])
+def test_a_changeset_spec_of_any_size_is_what_its_encoding_says(store: FolderStore, size: int, *, binary: bool) -> None:
+    spec = changeset(1, (b"diff \n\xc3\xa4+-" * size)[:size])
+    assert spec.commit is not None
+    spec = replace(spec, commit=replace(spec.commit, binary=binary))
+    ledger = begun(store, "change-1")
+
+    ledger.keep_changesets([spec])
+
+    assert json.loads(store.get("runs/change-1/changesets/1.json")) == spec.encode()
 
 
 class TestFinding:

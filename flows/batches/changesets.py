@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from . import changeset_schema
-from .diff import changes, split_by_group
+from .diff import Changes, changes, parse, split_by_group
 from .documents import Json
 from .errors import ChangesetError
 from .glob import compile_glob
@@ -23,6 +23,8 @@ DEFAULT_AUTHOR = Author(name="Sourcegraph", email="batch-changes@sourcegraph.com
 """Who commits if neither the changesetTemplate nor the caller says."""
 
 _HEADS = "refs/heads/"
+_SOME_DIFF = "-"
+"""Any text is a diff to an instance's schema."""
 
 
 @dataclass(frozen=True)
@@ -47,15 +49,16 @@ class Commit:
     author: Author
     binary: bool = True
 
-    def encode(self) -> dict[str, Json]:
-        """Upstream's JSON. Bytes that are not UTF-8 are lost, also those of a diff as text."""
-        if self.binary:
-            version, diff = 2, b64encode(self.diff).decode("ascii")
-        else:
-            version, diff = 0, self.diff.decode("utf-8", "surrogateescape")
+    def encode(self, diff: str | None = None) -> dict[str, Json]:
+        """Upstream's JSON. Bytes that are not UTF-8 are lost, also those of a diff as text.
+
+        ``diff`` stands in place of the encoded diff, which may be large.
+        """
+        if diff is None:
+            diff = (b64encode(self.diff) if self.binary else self.diff).decode("utf-8", "surrogateescape")
         return _without_empty(
             {
-                "version": version,
+                "version": 2 if self.binary else 0,
                 "message": self.message,
                 "diff": diff,
                 "authorName": self.author.name,
@@ -87,8 +90,11 @@ class ChangesetSpec:
         """The head branch without `refs/heads/`."""
         return self.head_ref.removeprefix(_HEADS)
 
-    def encode(self) -> dict[str, Json]:
-        """Upstream's JSON, in upstream's order. Empty texts are left out, and bytes that are not UTF-8 lost."""
+    def encode(self, diff: str | None = None) -> dict[str, Json]:
+        """Upstream's JSON, in upstream's order. Empty texts are left out, and bytes that are not UTF-8 lost.
+
+        ``diff``: see ``Commit.encode``.
+        """
         content = _without_empty(
             {
                 "baseRepository": self.repository_id,
@@ -99,7 +105,7 @@ class ChangesetSpec:
                 "headRef": self.head_ref,
                 "title": self.title,
                 "body": self.body,
-                "commits": [self.commit.encode()] if self.commit else [],
+                "commits": [self.commit.encode(diff)] if self.commit else [],
             }
         )
         decided: dict[str, Json] = {"published": self.published, "fork": self.fork}
@@ -149,10 +155,12 @@ def draft(
     template = spec.changeset_template
     if not diff or template is None:
         return ()
-    texts = _render(template, _context(spec, repository, path, outputs, diff), fallback_author or DEFAULT_AUTHOR)
+    files = parse(diff)
+    context = _context(spec, repository, path, outputs, changes(files))
+    texts = _render(template, context, fallback_author or DEFAULT_AUTHOR)
     groups = groups_for(spec.groups, repository.name)
     check_groups(repository.name, template.branch, groups)
-    parts = split_by_group(diff, texts.branch, groups)
+    parts = split_by_group(files, texts.branch, groups)
     return tuple(
         ChangesetSpec(
             repository=repository.name,
@@ -255,9 +263,8 @@ class _Texts:
 
 
 def _context(
-    spec: BatchSpec, repository: BaseRepository, path: str, outputs: Mapping[str, object], diff: bytes
+    spec: BatchSpec, repository: BaseRepository, path: str, outputs: Mapping[str, object], changed: Changes
 ) -> ChangesetContext:
-    changed = changes(diff)
     return ChangesetContext(
         batch_change_name=spec.name,
         batch_change_description=spec.description,
@@ -300,8 +307,9 @@ def _problems(spec: ChangesetSpec, groups: Sequence[Group]) -> Iterator[str]:
         "headRef": f"{'transformChanges.group' if grouped else 'changesetTemplate'}.branch {spec.branch!r}",
         "commits.0.authorEmail": f"changesetTemplate.commit.author.email {spec.commit.author.email!r}",
     }
-    commit: Json = {"message": "", "authorName": "", "authorEmail": "", **spec.commit.encode()}
-    for fault in changeset_schema.faults({"title": "", "body": "", **spec.encode(), "commits": [commit]}):
+    encoded = spec.encode(_SOME_DIFF)
+    commit: Json = {"message": "", "authorName": "", "authorEmail": "", **spec.commit.encode(_SOME_DIFF)}
+    for fault in changeset_schema.faults({"title": "", "body": "", **encoded, "commits": [commit]}):
         if fault.path:
             yield f"{spec.repository}: {places.get(fault.path, fault.path)}: {fault.message}"
 

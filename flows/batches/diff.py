@@ -136,19 +136,25 @@ def statistics(diff: bytes | Sequence[FileDiff]) -> DiffStat:
     )
 
 
-def split_by_group(diff: bytes, default_branch: str, groups: Sequence[Group]) -> dict[str, bytes]:
+def split_by_group(diff: bytes | Sequence[FileDiff], default_branch: str, groups: Sequence[Group]) -> dict[str, bytes]:
     """The part of a diff for each branch that gets one (never an empty part), in order of first use. Raises DiffError.
 
     Every file goes to the last group whose folder holds its path (the old one for a deletion), the rest to the
     default branch. The parts are the diff's own bytes, cut at file boundaries.
     """
     folders = [(folder, group.branch) for group in groups if (folder := _folder(group.directory))]
-    parts: dict[str, list[memoryview]] = {}
-    view = memoryview(diff)
-    for file in parse(diff):
+    parts: dict[str, list[FileDiff]] = {}
+    files = _files(diff)
+    for file in files:
         branch = next((branch for folder, branch in reversed(folders) if file.path.startswith(folder)), default_branch)
-        parts.setdefault(branch, []).append(view[file.start : file.end])
-    return {branch: b"".join(views) for branch, views in parts.items()}
+        parts.setdefault(branch, []).append(file)
+    if len(parts) == 1:  # nearly always, and a diff may be large: no copy of it
+        return dict.fromkeys(parts, files[0].source)
+    return {branch: b"".join(map(_view, chosen)) for branch, chosen in parts.items()}
+
+
+def _view(file: FileDiff) -> memoryview:
+    return memoryview(file.source)[file.start : file.end]
 
 
 def _folder(directory: str) -> str:
