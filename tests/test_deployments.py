@@ -127,6 +127,21 @@ class TestRuns:
         assert "nothing new" in again["state"]["message"]
         assert dashboard.manifest(again["id"]).step_counts.executed == 0
 
+    def test_a_run_whose_worker_dies_before_it_begins_does_not_stay_pending(self, dashboard: Dashboard) -> None:
+        """It never sends a heartbeat."""
+        automation = {**CRASH, "name": "sooner", "trigger": {**CRASH["trigger"], "within": 10}}
+        made = dashboard.ask("POST", "automations/", automation)["id"]
+        try:
+            path = f"deployments/{dashboard.deployment()['id']}/create_flow_run"
+            run = dashboard.ask("POST", path, {"state": {"type": "PENDING"}})["id"]
+            silent = dashboard.wait(run)
+        finally:
+            dashboard.ask("DELETE", f"automations/{made}")
+        dashboard.retry(run)
+
+        assert silent["state"]["type"] == "CRASHED"
+        assert dashboard.wait(run)["state"]["type"] == "COMPLETED"
+
     def test_people_are_told_of_a_failure(self, failed: str) -> None:
         eventually(lambda: len(Listener.heard), 1)
 
