@@ -12,11 +12,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import copy_context
 from threading import Event, Thread
+from typing import Any
 from uuid import UUID
 
 import httpx
 from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.objects import State
 from prefect.exceptions import Abort, PrefectException
+from prefect.states import Cancelled
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +45,25 @@ def watched(flow_run_id: UUID, cancel: Event, *, hand_over: Callable[[], None] |
         watcher.join(_LAST_LOOK_SECONDS)
         if watch.handed_over:
             raise Abort("another process goes on with this run")
+
+
+def ended_if_cancelled(flow_run_id: UUID) -> bool:
+    """Before a run begins in this process, and after it has ended: end it, if it is being cancelled.
+
+    A run that is cancelled in the moment in which a worker takes it is nobody's: Prefect's engine does not begin it,
+    the worker cannot stop what has not begun, and the server gives up after five minutes only.
+    """
+    try:
+        with get_client(sync_client=True) as client:
+            state = client.read_flow_run(flow_run_id).state
+            if state is None or not state.is_cancelling():
+                return False
+            ended: State[Any] = Cancelled(message="Cancelled; no process works on it.")
+            client.set_flow_run_state(flow_run_id, ended, force=True)
+    except (httpx.HTTPError, PrefectException) as error:
+        log.debug("cannot see whether the run was cancelled: %s", error)
+        return False
+    return True
 
 
 class _Watch:

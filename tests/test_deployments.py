@@ -6,6 +6,7 @@ The dashboard is a client of the same API that these tests use, with the same bo
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -141,6 +142,20 @@ class TestRuns:
 
         assert silent["state"]["type"] == "CRASHED"
         assert dashboard.wait(run)["state"]["type"] == "COMPLETED"
+
+    def test_a_run_cancelled_while_a_worker_takes_it_is_ended_by_its_process(self, dashboard: Dashboard) -> None:
+        """Nobody else does, for five minutes."""
+        path = f"deployments/{dashboard.deployment()['id']}/create_flow_run"
+        run = dashboard.ask("POST", path, {"state": {"type": "PENDING"}})["id"]
+        cancelling = {"state": {"type": "CANCELLING", "name": "Cancelling"}, "force": True}
+        dashboard.ask("POST", f"flow_runs/{run}/set_state", cancelling)
+
+        command = (sys.executable, "-P", "-m", "flows.flow_process")
+        environment = {**os.environ, "PREFECT_API_URL": dashboard.api, "PREFECT__FLOW_RUN_ID": run}
+        subprocess.run(command, env=environment, check=True, timeout=120)
+
+        found = dashboard.ask("GET", f"flow_runs/{run}")
+        assert (found["state"]["type"], found["run_count"]) == ("CANCELLED", 0)
 
     def test_people_are_told_of_a_failure(self, failed: str) -> None:
         eventually(lambda: len(Listener.heard), 1)
