@@ -14,6 +14,7 @@ from blocks.store import ArtifactCorrupt, ArtifactStore, Sink
 
 # Below this, a conditional write is cheaper than asking first.
 _ASK_FIRST_BYTES = 64 * 1024
+_WRITERS = 32
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,9 @@ class Blobs:
 
     store: ArtifactStore
     _corrupt: set[Blob] = field(default_factory=set, repr=False, compare=False)
+    _writers: ThreadPoolExecutor = field(
+        default_factory=lambda: ThreadPoolExecutor(_WRITERS, thread_name_prefix="blobs"), repr=False, compare=False
+    )
 
     def put(self, content: bytes) -> Blob:
         """Keep ``content``, if it is not there already."""
@@ -73,8 +77,7 @@ class Blobs:
 
     def put_files(self, paths: Sequence[Path]) -> list[Blob]:
         """Keep the contents of several files, side by side: most of it is waiting, for a disk or a server."""
-        with ThreadPoolExecutor(max(1, len(paths)), thread_name_prefix="blobs") as pool:
-            return list(pool.map(self.put_file, paths))
+        return list(self._writers.map(self.put_file, paths))
 
     def get(self, blob: Blob) -> bytes:
         """The content of a blob."""
