@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import struct
 import zlib
+from bisect import bisect_right
 from pathlib import Path
 from typing import Literal
 
@@ -45,7 +46,7 @@ class NewObjects:
         index = b"".join(
             [
                 b"\xfftOc\0\0\0\2",
-                struct.pack(">256I", *(sum(first <= byte for first in firsts) for byte in range(256))),
+                struct.pack(">256I", *(bisect_right(firsts, byte) for byte in range(256))),
                 *names,
                 *(struct.pack(">I", zlib.crc32(self._waiting[name])) for name in names),
                 struct.pack(f">{len(names)}I", *offsets),
