@@ -115,7 +115,7 @@ def _configured(api_url: str) -> LocalServer:
                 f"the configured Prefect server {api_url} does not answer ({error.reason}): "
                 "start it, or unset PREFECT_API_URL to use a local one"
             ) from error
-    return LocalServer(api_url, api_url.removesuffix("/api"), started=False, own_home=None)
+    return LocalServer(api_url, settings.prefect_ui_url() or api_url.removesuffix("/api"), started=False, own_home=None)
 
 
 def _local(record: _Record, folder: Path, *, started: bool) -> LocalServer:

@@ -53,6 +53,11 @@ def prefect_api_url() -> str | None:
     return url.rstrip("/") if url else None
 
 
+def prefect_ui_url() -> str | None:
+    """Where people reach the dashboard, if that is not beside the API's address, from Prefect's own variable."""
+    return os.environ.get("PREFECT_UI_URL", "").rstrip("/") or None
+
+
 def use_prefect(api_url: str, own_home: Path | None = None) -> None:
     """Point this process, and its children, at a Prefect server. Call it before Prefect is imported.
 

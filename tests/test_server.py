@@ -160,6 +160,19 @@ def test_a_server_whose_environment_was_removed_is_replaced(pair: tuple[LocalSer
     assert not Path(f"/proc/{before['pid']}/exe").exists()
 
 
+@pytest.mark.flow
+def test_people_are_shown_the_dashboards_own_address(
+    pair: tuple[LocalServer, LocalServer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Behind a proxy, or in the network of containers, the API's address is none that a browser reaches."""
+    monkeypatch.setenv("PREFECT_API_URL", pair[0].api_url)
+    monkeypatch.setenv("PREFECT_UI_URL", "https://prefect.example/")
+
+    found = server.find_or_start(tmp_path)
+
+    assert (found.api_url, found.ui_url) == (pair[0].api_url, "https://prefect.example")
+
+
 def test_a_configured_server_that_is_gone_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
 
