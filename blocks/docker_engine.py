@@ -91,9 +91,18 @@ class Engine:
 
         Raises RuntimeUnavailable.
         """
-        info = self.info()
+        info = self._first_info
         can_limit = info.get("MemoryLimit") and info.get("SwapLimit")
         return int(info["MemTotal"] * _MEMORY_SHARE) if can_limit and info.get("MemTotal") else None
+
+    @property
+    def has_selinux(self) -> bool:
+        """Whether SELinux keeps each container from what has not been labelled for it. Raises RuntimeUnavailable."""
+        return any("name=selinux" in option for option in self._first_info.get("SecurityOptions") or ())
+
+    @cached_property
+    def _first_info(self) -> dict[str, Any]:
+        return self.info()
 
     def info(self) -> dict[str, Any]:
         """What the engine says of itself. Raises RuntimeUnavailable."""

@@ -6,7 +6,7 @@ A network of its own for each container would double what a short step costs.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
 from threading import Lock, Thread
@@ -16,6 +16,7 @@ from uuid import uuid4
 from blocks.docker_engine import Engine, Removal
 from blocks.docker_labels import our_labels
 from blocks.docker_policy import ContainerPolicy
+from blocks.docker_workspaces import bind
 from blocks.runtime import Image
 
 _NAMES = {"HostsPath": "/etc/hosts", "ResolvConfPath": "/etc/resolv.conf", "HostnamePath": "/etc/hostname"}
@@ -32,7 +33,7 @@ class Network:
         self._engine, self._policy, self._image = engine, policy, image
         self._labels, self._lifetime_seconds = labels, lifetime_seconds
         self._old_at = time.monotonic() + lifetime_seconds / 2
-        self._started = Future[list[dict[str, Any]]]()
+        self._started = Future[dict[str, str]]()
         self._maker = Thread(target=self._make, name=self.name, daemon=True)
         self._maker.start()
 
@@ -41,13 +42,17 @@ class Network:
         """Whether a reaper elsewhere might soon take it for abandoned."""
         return time.monotonic() > self._old_at
 
-    def join(self) -> list[dict[str, Any]]:
-        """Wait until a container can join it. Returns what that must mount. Raises RuntimeTrouble.
+    def join(self, mounted: Collection[str]) -> dict[str, Any]:
+        """Wait until a container can join it. Returns what its host configuration must hold. Raises RuntimeTrouble.
 
         The engine shows the same files to all who share a network, and lets them write: a step could tell the steps
-        after it, another workspace's too, where a host is. The mounts are the same files, not to be written.
+        after it, another workspace's too, where a host is. So a container mounts these files itself, not to be written,
+        where nothing of its own is ``mounted``.
         """
-        return self._started.result()
+        files = [(source, target) for target, source in self._started.result().items() if target not in mounted]
+        if self._engine.has_selinux:  # z: labelled for all containers. No other form of a mount can say that.
+            return {"Binds": [f"{source}:{target}:ro,z" for source, target in files]}
+        return {"Mounts": [bind(source, target) for source, target in files]}
 
     def remove(self) -> Removal:
         """Remove it, by another thread."""
@@ -60,8 +65,7 @@ class Network:
                 self._create()
                 self._engine.api.start(self.name)
                 told = self._engine.api.inspect_container(self.name)
-                mounts = [_read_only(told[path], target) for path, target in _NAMES.items() if told.get(path)]
-            self._started.set_result(mounts)
+            self._started.set_result({target: told[path] for path, target in _NAMES.items() if told.get(path)})
         except Exception as error:
             self._started.set_exception(error)
 
@@ -77,10 +81,6 @@ class Network:
             host_config=self._policy.pause(),
             healthcheck={"Test": ["NONE"]},
         )
-
-
-def _read_only(source: str, target: str) -> dict[str, Any]:
-    return {"Type": "bind", "Source": source, "Target": target, "ReadOnly": True}
 
 
 class Networks:

@@ -127,11 +127,10 @@ class DockerRoom:
         try:
             mounts = self._access.mounts(name, volume_labels, layers, layer, self._files(container))
             network = self._network_for(container.image)
-            if network:
-                bound = {os.path.normpath(mount["Target"]) for mount in mounts}
-                mounts += [mount for mount in network.join() if mount["Target"] not in bound]
             host = self._policy.step(network.name if network else None, container.image.user)
-            self._create(name, labels, container, {**host, "Mounts": mounts})
+            names = network.join({os.path.normpath(mount["Target"]) for mount in mounts}) if network else {}
+            mounts += names.get("Mounts", ())
+            self._create(name, labels, container, {**host, **names, "Mounts": mounts})
             self._access.fill(name)
             exit = execute(self._engine, name, stopping, stdout, stderr)
             self._ran += 1

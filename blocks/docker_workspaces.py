@@ -75,7 +75,10 @@ class OverlayAccess:
         self._overlays.begin_layer(layer)
         lowers = self._overlays.lowers(layers)
         lowers = [*self._overlays.mountpoints(lowers, files), *lowers]
-        return [overlay_mount(self._engine, name, labels, mount_options(lowers, layer)), *map(_bind, files)]
+        return [
+            overlay_mount(self._engine, name, labels, mount_options(lowers, layer)),
+            *(bind(str(file.source), file.target) for file in files),
+        ]
 
     def fill(self, container: str) -> None:
         """Everything is mounted."""
@@ -206,8 +209,9 @@ def _volume_mount(engine: Engine, name: str, labels: Mapping[str, str], options:
     return {"Type": "volume", "Source": name, "Target": WORK, "VolumeOptions": volume}
 
 
-def _bind(file: ReadOnlyFile) -> Mount:
-    return {"Type": "bind", "Source": str(file.source), "Target": file.target, "ReadOnly": True}
+def bind(source: str, target: str) -> Mount:
+    """A file or folder of the engine's machine, to be read only."""
+    return {"Type": "bind", "Source": source, "Target": target, "ReadOnly": True}
 
 
 def _pieces(parts: Iterable[bytes], size: int = 1 << 18) -> Iterator[bytes]:

@@ -15,6 +15,7 @@ from typing import Any
 import docker
 import pytest
 
+from blocks.docker_engine import Engine
 from blocks.docker_runtime import DockerRuntime
 from blocks.runtime import ContainerRefused, ContainerRun, Layers, ReadOnlyFile
 from tests import images
@@ -555,6 +556,13 @@ def test_a_step_cannot_tell_the_next_one_where_a_host_is(rigs: Rigs) -> None:
     assert changed.exit.ok
     assert b"localhost" in after.stdout
     assert b"192.0.2.1" not in after.stdout
+
+
+def test_nor_where_selinux_wants_its_labels(rigs: Rigs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """This machine has none: the labels of the mounts are asked for, and mean nothing."""
+    monkeypatch.setattr(Engine, "has_selinux", True)
+
+    test_a_step_cannot_tell_the_next_one_where_a_host_is(rigs)
 
 
 @pytest.mark.parametrize("steps", [1, 2])
