@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 from collections.abc import Callable, Mapping
 from threading import Event, Lock, Thread
@@ -37,6 +38,10 @@ _TEMPORARY = re.compile(
     r"|no route to host|unexpected (http )?status[^\n]*: 5\d\d|service unavailable|bad gateway|\beof\b|try again",
     re.IGNORECASE,
 )
+_REFERENCE = re.compile(r"[A-Za-z0-9\[][\w.:/@+\[\]-]*", re.ASCII)
+"""No path of the engine's API, which a reference becomes a part of."""
+_HIDDEN = re.compile(r"/work/.|/(?:proc|sys)(?:/|$)")
+"""Where a volume of the image would stand in place of the workspace's files, or of the system's."""
 _CANNOT_EXECUTE = re.compile(
     r"no such file|not found|permission denied|exec format error|not a directory", re.IGNORECASE
 )
@@ -77,6 +82,8 @@ class Images:
 
         A pull that is under way when ``cancel`` is set raises PullStopped.
         """
+        if not _REFERENCE.fullmatch(reference) or re.search(r"//|(?:^|/)\.\.?(?:/|$)", reference):
+            raise ImageRefused(f"image {reference!a}: it is not a well-formed image reference")
         with self._gate(reference):
             outcome = self._images.get(reference)
             if outcome is None:
@@ -111,7 +118,12 @@ class Images:
         digest = _digest(reference, found)
         if found.get("RepoDigests"):
             self._pinned[reference] = f"{_repository(reference)}@{digest}"
-        user = (found.get("Config") or {}).get("User") or ""
+        config = found.get("Config") or {}
+        if hiding := [path for path in config.get("Volumes") or () if _HIDDEN.match(os.path.normpath(path))]:
+            raise ImageRefused(
+                f"image {reference} has a volume at {hiding[0]}, which hides what is there from the step"
+            )
+        user = config.get("User") or ""
         return Image(reference, found["Id"], digest, self._shell(reference, found["Id"]), user)
 
     def _inspect(self, reference: str) -> dict[str, Any] | None:
@@ -183,7 +195,7 @@ class Images:
                     user=self._policy.user,
                     labels=our_labels({"role": "probe"}, _PROBE_SECONDS + 600),
                     name=name,
-                    host_config=self._policy.probe(),
+                    host_config=self._policy.probe(limits_memory=self._engine.memory_ceiling is not None),
                     healthcheck={"Test": ["NONE"]},
                     network_disabled=True,
                 )

@@ -30,6 +30,7 @@ class Network:
         self, engine: Engine, policy: ContainerPolicy, image: Image, labels: Mapping[str, str], lifetime_seconds: float
     ) -> None:
         self.name = f"batchwright-network-{uuid4().hex[:12]}"
+        self.image_id = image.id
         self._engine, self._policy, self._image = engine, policy, image
         self._labels, self._lifetime_seconds = labels, lifetime_seconds
         self._old_at = time.monotonic() + lifetime_seconds / 2
@@ -78,7 +79,7 @@ class Network:
             labels=our_labels({**self._labels, "role": "network"}, self._lifetime_seconds),
             name=self.name,
             stdin_open=True,
-            host_config=self._policy.pause(),
+            host_config=self._policy.pause(limits_memory=self._engine.memory_ceiling is not None),
             healthcheck={"Test": ["NONE"]},
         )
 
@@ -119,10 +120,15 @@ class Networks:
             self._to_come = max(0, self._to_come - 1)
 
     def take(self, image: Image, labels: Mapping[str, str], lifetime_seconds: float) -> Network:
-        """A network that nobody else uses: one that was given back, or a new one, made by a shell of ``image``."""
+        """A network that nobody else uses: one that was given back, or a new one.
+
+        Made by a shell of ``image``, and never by that of another one: who made it may listen to all that is in it.
+        """
         with self._lock:
-            if self._idle:
-                return self._idle.pop()
+            for network in self._idle:
+                if network.image_id == image.id:
+                    self._idle.remove(network)
+                    return network
         return Network(self._engine, self._policy, image, labels, lifetime_seconds)
 
     def give_back(self, network: Network) -> list[Removal]:

@@ -20,6 +20,9 @@ PACKAGE_MANAGER_CAPABILITIES = (
 )
 """What root in a container keeps: what apt, apk, dnf and dpkg need to install packages, and nothing else."""
 
+_LITTLE_MEMORY = {"Memory": 256 << 20, "MemorySwap": 256 << 20}
+"""Of a container that runs nothing but a shell."""
+
 _STRING_BYTES = 128 * 1024
 """MAX_ARG_STRLEN of the kernel: one argument or one NAME=value of an environment, with its final NUL."""
 
@@ -65,20 +68,22 @@ class ContainerPolicy:
             config["StorageOpt"] = {"size": self.disk}
         return config
 
-    def pause(self) -> dict[str, Any]:
-        """The host configuration of the container that holds the network for others."""
+    def pause(self, *, limits_memory: bool) -> dict[str, Any]:
+        """The host configuration of the container that holds the network for others: a shell of any image."""
         # With an init it ends on SIGTERM: an engine that shuts down would wait for it otherwise.
         return {
             **self._harmless(()),
             **self._own_network(),
             "Init": self.init,
+            **(_LITTLE_MEMORY if limits_memory else {}),
             "PidsLimit": 16,
             "ReadonlyRootfs": True,
         }
 
-    def probe(self) -> dict[str, Any]:
+    def probe(self, *, limits_memory: bool) -> dict[str, Any]:
         """The host configuration of a container that only tries whether a program runs."""
-        return {**self._harmless(()), "NetworkMode": "none", "PidsLimit": 64}
+        memory = _LITTLE_MEMORY if limits_memory else {}
+        return {**self._harmless(()), **memory, "NetworkMode": "none", "PidsLimit": 64}
 
     def _own_network(self) -> dict[str, Any]:
         hosts = [f"{name}:{address}" for name, address in self.extra_hosts.items()]

@@ -43,6 +43,9 @@ def _remove(engine: Engine, label: str, chosen: Callable[[Mapping[str, str]], bo
         containers = engine.api.containers(all=True, filters={"label": [label]})
         volumes = engine.api.volumes(filters={"label": [label]}).get("Volumes") or []
         images = engine.api.images(filters={"label": [label]})
+    # An image may have any labels, and its containers have them, too: only by their names are they ours.
+    containers = [one for one in containers if _name(one).startswith("batchwright-")]
+    images = [one for one in images if set(one.get("RepoTags") or ()) <= {"<none>:<none>"}]
     reaped = Reaped(
         tuple(_name(one) for one in containers if chosen(one.get("Labels") or {}) and _removed_container(engine, one)),
         tuple(one["Name"] for one in volumes if chosen(one.get("Labels") or {}) and _removed_volume(engine, one)),

@@ -16,7 +16,7 @@ from typing import IO, cast
 
 from blocks.copied_trees import Node, Tree, folders_above, is_at_or_below
 from blocks.overlays import DELETED, UPPER, check_size, open_mode
-from blocks.runtime import ContainerRefused, RuntimeUnavailable
+from blocks.runtime import ContainerRefused, RuntimeUnavailable, shown_path
 
 LONGEST_PATH = 3800
 """Bytes. The system's limit is 4,096 with what stands before the path: no tool could read a longer one."""
@@ -237,8 +237,9 @@ def _path(name: str) -> bytes:
         raise tarfile.ReadError(f"a member named {name!r}")
     path = b"/".join(names)
     if len(path) > LONGEST_PATH:
-        shown = os.fsdecode(path[:120])
-        raise ContainerRefused(f"{shown!r}: its path has over {LONGEST_PATH} bytes; remove it at the end of the step")
+        raise ContainerRefused(
+            f"{shown_path(path)}: its path has over {LONGEST_PATH} bytes; remove it at the end of the step"
+        )
     return path
 
 

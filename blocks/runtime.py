@@ -22,6 +22,16 @@ from typing import Literal, Protocol
 
 from blocks.store import Sink
 
+_SHOWN_BYTES = 255
+"""Of a path in a message."""
+
+
+def shown_path(path: bytes) -> str:
+    """A path for people, cut between names if it is long: half a name could be half a secret, which nothing masks."""
+    if len(path) > _SHOWN_BYTES:
+        path = path[:_SHOWN_BYTES].rpartition(b"/")[0] + b"/..."
+    return repr(path.decode(errors="replace"))
+
 
 class RuntimeTrouble(Exception):
     """The runtime could not do what was asked. ``temporary`` says whether another try may work."""

@@ -8,8 +8,10 @@ git has it done in its own container instead, before its script; the others need
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 from .batches.steps import RenderedStep
+from .layers import Entry
 from .staging import SCRIPT_TARGET
 
 _GIT = re.compile(r"\bgit\b|pre-commit|lint-staged", re.IGNORECASE)
@@ -22,11 +24,29 @@ exec "$0" "$1"
 """
 
 
-def command_of(step: RenderedStep, shell: str, *, changed_before: bool) -> tuple[str, ...]:
-    """What a step's container runs. ``changed_before``: whether the earlier steps left anything to stage."""
-    if changed_before and _may_use_git(step):
+# What git only reads: all else of a repository may name programs, which git add then runs (filters, fsmonitor, hooks).
+_DATA = re.compile(
+    rb"\.git/(?:index|HEAD|ORIG_HEAD|FETCH_HEAD|COMMIT_EDITMSG|packed-refs|(?:objects|refs|logs)(?:/.*)?)", re.DOTALL
+)
+
+
+def command_of(step: RenderedStep, shell: str, changed: Mapping[bytes, Entry]) -> tuple[str, ...]:
+    """What a step's container runs. ``changed``: what the earlier steps left, by path.
+
+    A step with a secret stages nothing where they left settings of git: its first process, whose environment every
+    other one can read, has the secret.
+    """
+    if changed and _may_use_git(step) and not (step.secret_names and _may_run_programs(changed)):
         return shell, "-c", _STAGE_AND_RUN, shell, SCRIPT_TARGET
     return shell, SCRIPT_TARGET
+
+
+def _may_run_programs(changed: Mapping[bytes, Entry]) -> bool:
+    """Whether ``git add`` may run what somebody put into the repository, or into one that is nested in it."""
+    return any(
+        b".git" in path.split(b"/") and not (_DATA.fullmatch(path) or (path == b".git" and entry.kind == "folder"))
+        for path, entry in changed.items()
+    )
 
 
 def _may_use_git(step: RenderedStep) -> bool:

@@ -73,7 +73,7 @@ _TEMPORARY = re.compile(
     r"|couldn't connect to server|empty reply from server|the remote end hung up|early eof|unexpected disconnect"
     r"|rpc failed|gnutls|ssl_"
     r"|returned error: (?:429|5\d\d)|no space left on device|cannot allocate memory|unable to create thread"
-    r"|too many (?:open files|requests)|\.lock': file exists",
+    r"|unable to write file|too many (?:open files|requests)|\.lock': file exists",
     re.IGNORECASE,
 )
 _PERMANENT = re.compile(

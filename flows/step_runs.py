@@ -5,13 +5,15 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import re
 import shutil
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Event
-from typing import Protocol
+from typing import BinaryIO, Protocol, cast
 
 from blocks.blobs import Blob, Blobs
 from blocks.runtime import ContainerRun, Exit, Image, Layers, ReadOnlyFile, Room, Runtime, RuntimeTrouble
@@ -24,11 +26,13 @@ from .batches.workspaces import Workspace
 from .checkout import Checkout, Checkouts
 from .diffs import DiffCollector
 from .git_in_steps import command_of
-from .layers import UPPER, Entry, State, merge, state_digest
+from .layers import UPPER, Entry, State, deleted_list, merge, state_digest
 from .packing import pack, unpack
 from .staging import StagedMount, stage_files, stage_script
 from .untrusted import Folder, LayerRefused
 from .workspace_folders import WorkspaceFolder
+
+_LOOSE_OBJECT = re.compile(rb"(?:^|/)objects/[0-9a-f]{2}/[0-9a-f]{38}$")
 
 
 @dataclass(frozen=True)
@@ -203,7 +207,8 @@ class StepRunner:
         shutil.rmtree(spool, ignore_errors=True)
         spool.mkdir()
         try:
-            ran = self._run_container(plan, layers, layer, spool, steps_left, limit_seconds)
+            changed = self._state_of(tuple(part.index for part in below)).entries
+            ran = self._run_container(plan, layers, changed, layer, spool, steps_left, limit_seconds)
         except (RuntimeTrouble, OSError):
             self._close_room()
             raise
@@ -216,12 +221,19 @@ class StepRunner:
             return replace(ran, refusal=str(refused))
 
     def _run_container(
-        self, plan: Plan, layers: list[Path], layer: Path, spool: Path, steps_left: int, limit_seconds: float | None
+        self,
+        plan: Plan,
+        layers: list[Path],
+        changed: Mapping[bytes, Entry],
+        layer: Path,
+        spool: Path,
+        steps_left: int,
+        limit_seconds: float | None,
     ) -> Ran:
         assert self._checkout is not None
         container = ContainerRun(
             image=plan.image,
-            command=command_of(plan.rendered, plan.image.shell, changed_before=bool(layers)),
+            command=command_of(plan.rendered, plan.image.shell, changed),
             working_directory=plan.working_directory,
             environment=plan.rendered.environment,
             files=self._read_only_files(plan, spool),
@@ -312,10 +324,16 @@ class StepRunner:
         return self._layers[layer.index]
 
     def _secrets_in_layer(self, state: State, layer: Path) -> dict[bytes, str]:
-        """The paths that this layer changed and that hold a secret, with its name; ignored files among them."""
+        """The paths that this layer changed and that hold a secret, with its name; ignored files among them.
+
+        A packed layer names also what it removes, and what no diff holds: pipes and sockets.
+        """
         found: dict[bytes, str] = {}
         if self._masker:
             with Folder(layer / UPPER) as folder:
+                for path in (*deleted_list(layer), *(one.path for one in folder.scan())):
+                    if name := self._masker.find(path):
+                        found[path] = name
                 for path, entry in state.entries.items():
                     if entry.upper == layer / UPPER and (name := self._secret_at(path, entry, folder)):
                         found[path] = name
@@ -328,6 +346,8 @@ class StepRunner:
             return self._masker.find(folder.readlink(path))
         if entry.kind == "file":
             with open(folder.open(path), "rb") as file:
+                if _LOOSE_OBJECT.search(path):
+                    return find_in_stream(self._masker, cast("BinaryIO", _Inflated(file)))
                 return find_in_stream(self._masker, file)
         return None
 
@@ -350,6 +370,25 @@ class StepRunner:
     def _close_room(self) -> None:
         self._room = None
         self._room_stack.close()
+
+
+class _Inflated:
+    """The content of a git object, where git keeps it in a file of its own; what is none of these counts as empty."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self._inflate = file, zlib.decompressobj()
+
+    def read(self, size: int) -> bytes:
+        try:
+            while not self._inflate.eof:
+                compressed = self._inflate.unconsumed_tail or self._file.read(size)
+                if found := self._inflate.decompress(compressed, size):
+                    return found
+                if not compressed:
+                    break
+        except zlib.error:
+            pass
+        return b""
 
 
 @contextmanager

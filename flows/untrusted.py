@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal
 
+from blocks.runtime import shown_path
 from flows.batches.errors import PermanentError
 
 Kind = Literal["file", "link", "folder", "whiteout", "special"]
@@ -36,7 +37,7 @@ class LayerRefused(PermanentError):
         self.path, self.reason = path, reason
 
     def __str__(self) -> str:
-        where = f"{self.path[:120].decode(errors='replace')!r}: " if self.path else ""
+        where = f"{shown_path(self.path)}: " if self.path else ""
         return where + self.reason
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from blocks.docker_runtime import DockerRuntime
 from tests import images
-from tests.rooms import Rig, left_over
+from tests.rooms import BUSYBOX, Rig, left_over
 
 pytestmark = pytest.mark.docker
 
@@ -35,6 +35,24 @@ def test_the_next_workspace_takes_the_network_of_the_one_before(runtime: DockerR
 
     assert one == two != other
     assert [left_over(runtime, rig.workspace) for rig in (first, second, third)] == [[], [], []]
+
+
+def test_a_network_is_never_that_of_another_image(runtime: DockerRuntime, tmp_path: Path) -> None:
+    """A shell of the image holds it, and may listen there, whatever it is asked to do."""
+    client = docker.APIClient()
+    images.ensure_variant(client, "user")
+    client.close()
+    other = runtime.resolve_image("batchwright/test-user:1")
+    own = runtime.resolve_image(BUSYBOX)
+    with runtime.sharing(rooms=4, at_once=1):
+        networks = runtime._connected().networks
+        first, again = networks.take(own, {}, 600), networks.take(own, {}, 600)
+        assert networks.give_back(first) == []
+        theirs = networks.take(other, {}, 600)
+        assert theirs is not first
+        assert networks.take(own, {}, 600) is first
+        for network in (first, again, theirs):
+            network.remove().finish()
 
 
 def test_a_network_that_may_be_broken_is_not_kept(runtime: DockerRuntime, tmp_path: Path) -> None:

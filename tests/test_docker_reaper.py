@@ -222,7 +222,7 @@ def test_the_living_are_not_touched(tmp_path: Path, client: docker.APIClient) ->
 @pytest.mark.docker
 def test_what_a_dead_worker_in_a_container_left_is_known_by_its_life(client: docker.APIClient) -> None:
     """Its process cannot be seen from here, and its deadline is far; the lock that it held says that it is over."""
-    me, over, lives = current_owner(), f"over-{uuid4().hex}", f"lives-{uuid4().hex}"
+    me, over, lives = current_owner(), f"batchwright-over-{uuid4().hex}", f"batchwright-lives-{uuid4().hex}"
     for name in (over, lives):
         labels = {
             **our_labels({"run": name, "life": name}, 3600),
@@ -289,7 +289,7 @@ def test_things_of_others_stay(client: docker.APIClient) -> None:
 @pytest.mark.docker
 def test_the_reaper_finds_what_a_process_left_before_it_began(client: docker.APIClient) -> None:
     """A container that was made but never started, and a volume without one."""
-    name = f"left-{uuid4().hex}"
+    name = f"batchwright-left-{uuid4().hex}"
     labels = {**our_labels({"run": name}, 3600), OWNER: str(dead_process())}
     client.create_container(BUSYBOX, ["true"], name=name, labels=labels)
     client.create_volume(name, labels=labels)
@@ -299,3 +299,19 @@ def test_the_reaper_finds_what_a_process_left_before_it_began(client: docker.API
     assert name in reaped.containers
     assert name in reaped.volumes
     assert DockerRuntime().reap(run=name) == Reaped()
+
+
+@pytest.mark.docker
+def test_an_image_with_labels_like_ours_makes_no_container_ours(client: docker.APIClient) -> None:
+    """Whoever runs it has a container with these labels, which is none of the reaper's business; nor is the image."""
+    name = f"somebody-{uuid4().hex}"
+    labels = {**our_labels({"run": name}, 3600), OWNER: str(dead_process())}
+    container = client.create_container(BUSYBOX, ["true"], name=name, labels=labels)
+    client.commit(name, repository="batchwright/imitated", tag=name)
+
+    reaped = DockerRuntime().reap()
+    assert name not in reaped.containers
+    assert DockerRuntime().reap(run=name) == Reaped()
+
+    client.remove_container(container["Id"])
+    client.remove_image(f"batchwright/imitated:{name}")  # it is there

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+from uuid import uuid4
 
 import docker
 import pytest
@@ -596,3 +597,24 @@ def test_the_words_of_an_engine_are_understood(status: int, text: str, kind: typ
     assert type(found) is kind
     assert text in str(found)
     assert pickle.loads(pickle.dumps(found)).args == found.args
+
+
+@pytest.mark.parametrize("reference", ["../containers/x", "a/../../volumes", "//", "a//b", "\udcff", "", "a b", "./x"])
+def test_what_is_no_image_reference_never_reaches_the_engine(reference: str) -> None:
+    with pytest.raises(ImageRefused, match="not a well-formed image reference"):
+        DockerRuntime().resolve_image(reference)
+
+
+@pytest.mark.docker
+@pytest.mark.parametrize("place", ["/work/src", "/work/../proc", "/sys"])
+def test_an_image_with_a_volume_in_the_workspace_is_refused(client: docker.APIClient, place: str) -> None:
+    """The step would not see what is there, and its changes would be lost."""
+    container = client.create_container(BUSYBOX, ["true"])["Id"]
+    name = f"volume-{uuid4().hex}"
+    client.commit(container, repository="batchwright/test-volume", tag=name, changes=[f"VOLUME {place}"])
+    client.remove_container(container)
+    try:
+        with pytest.raises(ImageRefused, match="has a volume at"):
+            DockerRuntime().resolve_image(f"batchwright/test-volume:{name}")
+    finally:
+        client.remove_image(f"batchwright/test-volume:{name}")

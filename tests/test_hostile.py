@@ -1081,8 +1081,10 @@ def test_a_secret_in_the_diff_stops_the_workspace(host: Host, leak: str) -> None
         'mkdir ignored; touch "ignored/$NAME"',
         'mkdir ignored; ln -s "$TOKEN" ignored/link',
         'git config user.password "$TOKEN"',
+        'mkdir -p ignored; mkfifo "ignored/$NAME"',
+        'echo "$TOKEN" > f; git hash-object -w f; rm f',
     ],
-    ids=["file", "name", "link", "git"],
+    ids=["file", "name", "link", "git", "pipe", "object"],
 )
 def test_a_secret_in_what_is_not_published_is_not_kept_either(host: Host, hide: str) -> None:
     run = host.run(
@@ -1094,4 +1096,17 @@ def test_a_secret_in_what_is_not_published_is_not_kept_either(host: Host, hide: 
 
     assert run.failure is None
     assert run.results[0].layer is None
+    _assert_hidden(host)
+
+
+def test_the_name_of_what_a_step_removes_is_not_kept_if_it_is_a_secret(host: Host) -> None:
+    run = host.run(
+        _with_secrets('mkdir ignored; echo x > "ignored/$NAME"; echo y > new', "NAME"),
+        _with_secrets('rm "ignored/$NAME"; echo z > new2', "NAME"),
+        image=DEBIAN,
+        outside=OUTSIDE,
+    )
+
+    assert run.failure is None
+    assert [result.layer for result in run.results] == [None, None]
     _assert_hidden(host)

@@ -126,22 +126,38 @@ def test_git_in_a_step_knows_what_earlier_steps_made(place: Workbench, git_image
 
 @pytest.mark.parametrize("place", ["overlay"], indirect=True)
 def test_what_an_earlier_step_set_in_git_sees_no_secret_of_a_later_one(place: Workbench, git_image: str) -> None:
-    """Nor can it stop it, or say something in its name."""
+    """Nor can it stop it, or say something in its name: what git runs can read it of the first process."""
     first = """
-        git config filter.spy.clean 'env > /work/spied; cat'; git config core.fsmonitor 'touch /work/monitor'
+        git config filter.spy.clean 'cat /proc/1/environ > /work/spied; cat'
+        git config core.fsmonitor 'touch /work/monitor'
         echo '* filter=spy' > .git/info/attributes; echo x > x
     """
 
     run = place.run(
-        spec_of(step(first, container=git_image), step("cat spied; ls # git", container=git_image, env=["TOKEN"])),
+        spec_of(
+            step(first, container=git_image),
+            step("ls # git", container=git_image, env=["TOKEN"]),
+            step("ls # git", container=git_image),
+        ),
         outside=OUTSIDE,
     )
 
     assert run.failure is None
-    output = stream(place, run, "stdout", 1)
-    assert b"PATH=" in output  # it ran, in the container
-    assert b"secrets.TOKEN" not in output
-    assert b"\nmonitor\n" not in output
+    assert stream(place, run, "stdout", 1).split() == [b"README.md", b"src", b"web", b"x"]
+    assert b"spied" in stream(place, run, "stdout", 2)  # where no secret is, git is git
+    assert b"monitor" not in stream(place, run, "stdout", 2)
+
+
+@pytest.mark.parametrize("place", ["overlay"], indirect=True)
+def test_a_step_with_a_secret_finds_staged_what_harmless_steps_left(place: Workbench, git_image: str) -> None:
+    first = "echo x > new; git add new; git -c user.name=a -c user.email=a commit -qm m; git branch b; echo y > other"
+
+    run = place.run(
+        spec_of(step(first, container=git_image), step("git status --short", container=git_image, env=["TOKEN"])),
+        outside=OUTSIDE,
+    )
+
+    assert stream(place, run, "stdout", 1) == b"A  other\n"
 
 
 # Secrets

@@ -70,7 +70,7 @@ class Floor:
             "Cmd": ["-c", "read _"],
             "OpenStdin": True,
             "Labels": _LABELS,
-            "HostConfig": self.policy.pause(),
+            "HostConfig": self.policy.pause(limits_memory=True),
         }
         with _created(engine, remove, pause) as name:
             engine.call("POST", f"/containers/{name}/start")
