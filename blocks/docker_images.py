@@ -6,10 +6,12 @@ import logging
 import os
 import re
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, wait
 from threading import Event, Lock, Thread
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 from uuid import uuid4
 
+import requests
 from docker.auth import resolve_repository_name
 from docker.errors import APIError, InvalidRepository
 from docker.utils import parse_repository_tag
@@ -21,6 +23,8 @@ from blocks.registry_credentials import RegistryCredentials
 from blocks.runtime import Image, ImageRefused, ImageUnavailable, PullStopped, RuntimeTrouble, RuntimeUnavailable
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 PullPolicy = Literal["missing", "always", "never"]
 
@@ -80,7 +84,7 @@ class Images:
     def resolve(self, reference: str, cancel: Event) -> Image:
         """The image that ``reference`` means. Raises ImageRefused, ImageUnavailable, RuntimeUnavailable.
 
-        A pull that is under way when ``cancel`` is set raises PullStopped.
+        A pull, or a look at the image, that is under way when ``cancel`` is set raises PullStopped.
         """
         if not _REFERENCE.fullmatch(reference) or re.search(r"//|(?:^|/)\.\.?(?:/|$)", reference):
             raise ImageRefused(f"image {reference!a}: it is not a well-formed image reference")
@@ -124,7 +128,7 @@ class Images:
                 f"image {reference} has a volume at {hiding[0]}, which hides what is there from the step"
             )
         user = config.get("User") or ""
-        return Image(reference, found["Id"], digest, self._shell(reference, found["Id"]), user)
+        return Image(reference, found["Id"], digest, self._shell(reference, found["Id"], cancel), user)
 
     def _inspect(self, reference: str) -> dict[str, Any] | None:
         try:
@@ -138,13 +142,7 @@ class Images:
             raise translated(error, f"image {reference}", self._engine.address) from error
 
     def _pull_unless(self, cancel: Event, reference: str) -> None:
-        pull = _Pull(lambda: self._pull(reference))
-        pull.start()
-        while not pull.ended.wait(_TICK_SECONDS):
-            if cancel.is_set():
-                raise PullStopped(f"image {reference}: not pulled to the end, because the run was stopped")
-        if pull.failure is not None:
-            raise pull.failure
+        _wait_unless(cancel, lambda: self._pull(reference), f"image {reference}: not pulled to the end")
 
     def _pull(self, reference: str) -> None:
         log.info("pulling image %s", reference)
@@ -163,10 +161,10 @@ class Images:
                 raise ImageRefused(f"image {reference}: {error}; it is not a well-formed image reference") from error
             raise translated(error, f"image {reference}", self._engine.address) from error
 
-    def _shell(self, reference: str, image_id: str) -> str:
+    def _shell(self, reference: str, image_id: str, cancel: Event) -> str:
         with self._gate(f"shell of {image_id}"):
             if image_id not in self._shells:
-                self._shells[image_id] = self._probe(image_id)
+                self._shells[image_id] = self._probe(reference, image_id, cancel)
             shell = self._shells[image_id]
         if shell is None:
             raise ImageRefused(
@@ -175,15 +173,15 @@ class Images:
             )
         return shell
 
-    def _probe(self, image_id: str) -> str | None:
+    def _probe(self, reference: str, image_id: str, cancel: Event) -> str | None:
         """Try the shells: usually one container tells of both."""
         answers = {_HAS_BASH: _BASH, _HAS_SH: _SH}
-        return answers.get(self._try(image_id, _SH, _PROBE)) or answers.get(
-            self._try(image_id, _BASH, f"exit {_HAS_BASH}")
+        return answers.get(self._try(reference, image_id, _SH, _PROBE, cancel)) or answers.get(
+            self._try(reference, image_id, _BASH, f"exit {_HAS_BASH}", cancel)
         )
 
-    def _try(self, image_id: str, shell: str, script: str) -> int:
-        """The exit code of ``script``; 127 if the shell cannot be started."""
+    def _try(self, reference: str, image_id: str, shell: str, script: str, cancel: Event) -> int:
+        """The exit code of ``script``; 127 if the shell cannot be started. It may be any program, and never end."""
         name = f"batchwright-shell-{uuid4().hex[:12]}"
         api = self._engine.api
         try:
@@ -206,26 +204,37 @@ class Images:
                     return 127
                 raise translated(error, "cannot look for a shell in the image", self._engine.address) from error
             with self._engine.trouble("cannot look for a shell in the image"):
-                return int(api.wait(name, timeout=_PROBE_SECONDS)["StatusCode"])
+                stopped = f"image {reference}: not looked at to the end"
+                try:
+                    answer = _wait_unless(cancel, lambda: api.wait(name, timeout=_PROBE_SECONDS), stopped)
+                except (requests.ReadTimeout, requests.ConnectionError):  # which one depends on how much was answered
+                    if not api.inspect_container(name)["State"]["Running"]:
+                        raise
+                    problem = f"its {shell} does not end within {_PROBE_SECONDS} s, whatever it is told"
+                    raise ImageRefused(f"image {reference}: {problem}; use an image with a shell") from None
+            return int(answer["StatusCode"])
         finally:
             self._engine.remove_later(container=name)
 
 
-class _Pull(Thread):
-    """A pull, as long as it takes. Who stops waiting leaves it behind: the engine gives up when our process ends."""
+def _wait_unless(cancel: Event, call: Callable[[], T], stopped: str) -> T:
+    """What a call of the engine gives, as long as it takes. Raises PullStopped when ``cancel`` is set meanwhile.
 
-    def __init__(self, pull: Callable[[], None]) -> None:
-        super().__init__(name="docker-pull", daemon=True)
-        self.ended = Event()
-        self.failure: Exception | None = None
-        self._pull = pull
+    The call is then left behind: the engine gives up when our process ends.
+    """
+    outcome: Future[T] = Future()
+    Thread(target=_settle, args=(outcome, call), name="docker-image", daemon=True).start()
+    while not wait((outcome,), _TICK_SECONDS).done:
+        if cancel.is_set():
+            raise PullStopped(f"{stopped}, because the run was stopped")
+    return outcome.result()
 
-    def run(self) -> None:
-        try:
-            self._pull()
-        except Exception as error:
-            self.failure = error
-        self.ended.set()
+
+def _settle(outcome: Future[T], call: Callable[[], T]) -> None:
+    try:
+        outcome.set_result(call())
+    except Exception as error:
+        outcome.set_exception(error)
 
 
 def pull_problem(line: Mapping[str, Any]) -> str:

@@ -33,6 +33,8 @@ from .untrusted import Folder, LayerRefused
 from .workspace_folders import WorkspaceFolder
 
 _LOOSE_OBJECT = re.compile(rb"(?:^|/)objects/[0-9a-f]{2}/[0-9a-f]{38}$")
+_MOST_INFLATED_BYTES = 256 << 20
+"""Of one git object: a few bytes may be gigabytes."""
 
 
 @dataclass(frozen=True)
@@ -376,13 +378,14 @@ class _Inflated:
     """The content of a git object, where git keeps it in a file of its own; what is none of these counts as empty."""
 
     def __init__(self, file: BinaryIO) -> None:
-        self._file, self._inflate = file, zlib.decompressobj()
+        self._file, self._inflate, self._left = file, zlib.decompressobj(), _MOST_INFLATED_BYTES
 
     def read(self, size: int) -> bytes:
         try:
-            while not self._inflate.eof:
+            while not self._inflate.eof and self._left > 0:
                 compressed = self._inflate.unconsumed_tail or self._file.read(size)
                 if found := self._inflate.decompress(compressed, size):
+                    self._left -= len(found)
                     return found
                 if not compressed:
                     break

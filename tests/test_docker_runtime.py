@@ -27,6 +27,7 @@ from prefect.testing.standard_test_suites import BlockStandardTestSuite
 from pydantic import ValidationError
 from requests import Response
 
+from blocks import docker_images
 from blocks.docker_engine import translated
 from blocks.docker_images import image_trouble, pull_problem
 from blocks.docker_policy import PACKAGE_MANAGER_CAPABILITIES, ContainerPolicy
@@ -36,6 +37,7 @@ from blocks.runtime import (
     ContainerRefused,
     ImageRefused,
     ImageUnavailable,
+    PullStopped,
     ReadOnlyFile,
     RuntimeTrouble,
     RuntimeUnavailable,
@@ -618,3 +620,41 @@ def test_an_image_with_a_volume_in_the_workspace_is_refused(client: docker.APICl
             DockerRuntime().resolve_image(f"batchwright/test-volume:{name}")
     finally:
         client.remove_image(f"batchwright/test-volume:{name}")
+
+
+@pytest.mark.docker
+def test_an_image_whose_shell_never_ends_is_refused_and_holds_no_cancel(
+    client: docker.APIClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = f"batchwright/test-endless:{uuid4().hex}"
+    forever = "printf '#!/bin/busybox yes\\n' > /sh; chmod 755 /sh; /bin/busybox mv /sh /bin/sh"
+    container = client.create_container(BUSYBOX, ["/bin/sh", "-c", forever])["Id"]
+    client.start(container)
+    client.wait(container)
+    client.commit(container, repository=name.partition(":")[0], tag=name.partition(":")[2])
+    client.remove_container(container)
+    cancel = threading.Event()
+    threading.Timer(0.5, cancel.set).start()
+    began = time.monotonic()
+    try:
+        with pytest.raises(PullStopped, match="not looked at to the end"):
+            DockerRuntime().resolve_image(name, cancel)
+        assert time.monotonic() - began < 20
+        monkeypatch.setattr(docker_images, "_PROBE_SECONDS", 2)
+        with pytest.raises(ImageRefused, match="does not end within 2 s"):
+            DockerRuntime().resolve_image(name)
+    finally:
+        eventually_removed(client, name)
+
+
+def eventually_removed(client: docker.APIClient, image: str) -> None:
+    """Once the containers of it are gone, which go in the background."""
+    while True:
+        try:
+            client.remove_image(image)
+        except APIError as error:
+            if error.status_code != 409:
+                raise
+            time.sleep(0.2)
+        else:
+            return
