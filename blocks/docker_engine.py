@@ -98,7 +98,16 @@ class Engine:
     @property
     def has_selinux(self) -> bool:
         """Whether SELinux keeps each container from what has not been labelled for it. Raises RuntimeUnavailable."""
-        return any("name=selinux" in option for option in self._first_info.get("SecurityOptions") or ())
+        return self._has("selinux")
+
+    @property
+    def is_rootless(self) -> bool:
+        """Whether the engine runs without root's rights. Raises RuntimeUnavailable."""
+        return self._has("rootless")
+
+    def _has(self, security_option: str) -> bool:
+        options = self._first_info.get("SecurityOptions") or ()
+        return any(f"name={security_option}" in option for option in options)
 
     @cached_property
     def _first_info(self) -> dict[str, Any]:

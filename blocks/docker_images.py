@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future, wait
 from threading import Event, Lock, Thread
 from typing import Any, Literal, TypeVar
-from uuid import uuid4
 
 import requests
 from docker.auth import resolve_repository_name
@@ -17,7 +16,7 @@ from docker.errors import APIError, InvalidRepository
 from docker.utils import parse_repository_tag
 
 from blocks.docker_engine import ENGINE_ERRORS, Engine, explanation, translated
-from blocks.docker_labels import our_labels
+from blocks.docker_labels import our_labels, our_name
 from blocks.docker_policy import ContainerPolicy
 from blocks.registry_credentials import RegistryCredentials
 from blocks.runtime import Image, ImageRefused, ImageUnavailable, PullStopped, RuntimeTrouble, RuntimeUnavailable
@@ -115,7 +114,7 @@ class Images:
         if found is None:
             if self._pull_policy == "never":
                 raise ImageRefused(f"image {reference}: the engine does not have it, and the pull policy is never")
-            self._pull_unless(cancel, wanted)
+            _wait_unless(cancel, lambda: self._pull(wanted), f"image {wanted}: not pulled to the end")
             found = self._inspect(wanted)
         if found is None:
             raise ImageUnavailable(f"image {reference}: it was pulled, and is gone again")
@@ -140,9 +139,6 @@ class Images:
                     return None
                 raise image_trouble(reference, explanation(error), error.status_code or 500) from error
             raise translated(error, f"image {reference}", self._engine.address) from error
-
-    def _pull_unless(self, cancel: Event, reference: str) -> None:
-        _wait_unless(cancel, lambda: self._pull(reference), f"image {reference}: not pulled to the end")
 
     def _pull(self, reference: str) -> None:
         log.info("pulling image %s", reference)
@@ -182,7 +178,7 @@ class Images:
 
     def _try(self, reference: str, image_id: str, shell: str, script: str, cancel: Event) -> int:
         """The exit code of ``script``; 127 if the shell cannot be started. It may be any program, and never end."""
-        name = f"batchwright-shell-{uuid4().hex[:12]}"
+        name = our_name("shell")
         api = self._engine.api
         try:
             with self._engine.trouble("cannot look for a shell in the image"):

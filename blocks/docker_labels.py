@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from uuid import uuid4
 
 from blocks.owners import certainly_dead, current_owner, parse_owner
 
@@ -14,6 +15,18 @@ DEADLINE = _PREFIX + "deadline"
 RUN = _PREFIX + "run"
 LIFE = _PREFIX + "life"
 """A name that one workspace has once: who knows that it is over knows that all with it can go."""
+
+_NAME = "batchwright-"
+
+
+def our_name(about: str) -> str:
+    """A name for a container that we make, which no other one has. Every container of ours has one."""
+    return f"{_NAME}{about}-{uuid4().hex[:12]}"
+
+
+def is_our_name(name: str) -> bool:
+    """Whether a container of this name may be ours. Labels do not say it: an image may have any, and hands them on."""
+    return name.startswith(_NAME)
 
 
 def our_labels(about: Mapping[str, str], lifetime_seconds: float) -> dict[str, str]:

@@ -11,10 +11,9 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from threading import Lock, Thread
 from typing import Any
-from uuid import uuid4
 
 from blocks.docker_engine import Engine, Removal
-from blocks.docker_labels import our_labels
+from blocks.docker_labels import our_labels, our_name
 from blocks.docker_policy import ContainerPolicy
 from blocks.docker_workspaces import bind
 from blocks.runtime import Image
@@ -29,7 +28,7 @@ class Network:
     def __init__(
         self, engine: Engine, policy: ContainerPolicy, image: Image, labels: Mapping[str, str], lifetime_seconds: float
     ) -> None:
-        self.name = f"batchwright-network-{uuid4().hex[:12]}"
+        self.name = our_name("network")
         self.image_id = image.id
         self._engine, self._policy, self._image = engine, policy, image
         self._labels, self._lifetime_seconds = labels, lifetime_seconds

@@ -10,10 +10,9 @@ import tarfile
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from uuid import uuid4
 
 from blocks.docker_engine import Engine
-from blocks.docker_labels import our_labels
+from blocks.docker_labels import our_labels, our_name
 from blocks.docker_workspaces import overlay_mount
 from blocks.overlays import UPPER, mount_options, unmountable
 from blocks.runtime import RuntimeTrouble
@@ -28,10 +27,10 @@ def why_no_overlay(engine: Engine, folder: Path) -> str:
         return "the worker does not run as root, which reading back an overlay needs"
     if problem := unmountable(folder):
         return problem
-    options = " ".join(engine.info().get("SecurityOptions") or ())
-    for name, hindrance in (("rootless", "runs rootless"), ("selinux", "separates containers by SELinux labels")):
-        if f"name={name}" in options:
-            return f"the engine {hindrance}"
+    if engine.is_rootless:
+        return "the engine runs rootless"
+    if engine.has_selinux:
+        return "the engine separates containers by SELinux labels"
     place = Path(tempfile.mkdtemp(dir=folder, prefix=".probe-"))
     try:
         return _try_overlay(engine, place)
@@ -44,7 +43,7 @@ def _try_overlay(engine: Engine, place: Path) -> str:
     base, layer = place / "base", place / "layer"
     for new in (base / "ours", layer / UPPER, layer / "work"):
         new.mkdir(parents=True)
-    name = f"batchwright-probe-{uuid4().hex[:12]}"
+    name = our_name("probe")
     labels = our_labels({"role": "probe"}, _LIFETIME_SECONDS)
     image = _empty_image(engine, labels)
     try:

@@ -10,7 +10,7 @@ from typing import Any
 from docker.errors import APIError
 
 from blocks.docker_engine import ENGINE_ERRORS, Engine
-from blocks.docker_labels import LIFE, OWNER, RUN, is_abandoned
+from blocks.docker_labels import LIFE, OWNER, RUN, is_abandoned, is_our_name
 
 log = logging.getLogger(__name__)
 
@@ -43,8 +43,7 @@ def _remove(engine: Engine, label: str, chosen: Callable[[Mapping[str, str]], bo
         containers = engine.api.containers(all=True, filters={"label": [label]})
         volumes = engine.api.volumes(filters={"label": [label]}).get("Volumes") or []
         images = engine.api.images(filters={"label": [label]})
-    # An image may have any labels, and its containers have them, too: only by their names are they ours.
-    containers = [one for one in containers if _name(one).startswith("batchwright-")]
+    containers = [one for one in containers if is_our_name(_name(one))]
     images = [one for one in images if set(one.get("RepoTags") or ()) <= {"<none>:<none>"}]
     reaped = Reaped(
         tuple(_name(one) for one in containers if chosen(one.get("Labels") or {}) and _removed_container(engine, one)),

@@ -9,12 +9,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Event
-from uuid import uuid4
 
 from blocks.aside import Aside
 from blocks.docker_containers import Stopping, execute
 from blocks.docker_engine import Engine, Removal
-from blocks.docker_labels import our_labels
+from blocks.docker_labels import our_labels, our_name
 from blocks.docker_networks import Network, Networks
 from blocks.docker_policy import ContainerPolicy, check
 from blocks.docker_workspaces import WorkspaceAccess
@@ -202,7 +201,7 @@ class DockerRoom:
 
     def _new_name(self) -> str:
         readable = re.sub(r"[^A-Za-z0-9_.-]", "-", self._plan.name)[:80]
-        return f"batchwright-{readable}-{uuid4().hex[:12]}"
+        return our_name(readable)
 
 
 def _for_any_user(environment: Mapping[str, str]) -> dict[str, str]:

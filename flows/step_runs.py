@@ -5,15 +5,13 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-import re
 import shutil
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Event
-from typing import BinaryIO, Protocol, cast
+from typing import Protocol
 
 from blocks.blobs import Blob, Blobs
 from blocks.runtime import ContainerRun, Exit, Image, Layers, ReadOnlyFile, Room, Runtime, RuntimeTrouble
@@ -26,15 +24,12 @@ from .batches.workspaces import Workspace
 from .checkout import Checkout, Checkouts
 from .diffs import DiffCollector
 from .git_in_steps import command_of
-from .layers import UPPER, Entry, State, deleted_list, merge, state_digest
+from .layer_secrets import secrets_in_layer
+from .layers import Entry, State, merge, state_digest
 from .packing import pack, unpack
 from .staging import StagedMount, stage_files, stage_script
-from .untrusted import Folder, LayerRefused
+from .untrusted import LayerRefused
 from .workspace_folders import WorkspaceFolder
-
-_LOOSE_OBJECT = re.compile(rb"(?:^|/)objects/[0-9a-f]{2}/[0-9a-f]{38}$")
-_MOST_INFLATED_BYTES = 256 << 20
-"""Of one git object: a few bytes may be gigabytes."""
 
 
 @dataclass(frozen=True)
@@ -281,7 +276,7 @@ class StepRunner:
         digest = state_digest(state)
         diff = spool / "diff"
         self._collector.collect_to(diff, state, before)
-        tainted = self._secrets_in_layer(state, self._layers[index])
+        tainted = secrets_in_layer(self._masker, self._layers[index])
         leaked = self._leaked_secret(diff, tainted)
         packed: Path | None = spool / "layer"
         if tainted or digest == state_digest(known) or not self._pack(index, spool / "layer"):
@@ -303,9 +298,9 @@ class StepRunner:
 
     def _state_of(self, indexes: tuple[int, ...]) -> State:
         assert self._checkout is not None
-        if self._state is not None and self._state[0] == indexes:
-            return self._state[1]
-        return merge([self._layers[index] for index in indexes], self._checkout.tree)
+        if self._state is None or self._state[0] != indexes:
+            self._state = indexes, merge([self._layers[index] for index in indexes], self._checkout.tree)
+        return self._state[1]
 
     def _pack(self, index: int, target: Path) -> bool:
         with target.open("wb") as file:
@@ -324,34 +319,6 @@ class StepRunner:
             packed.unlink()
             self._layers[layer.index] = folder
         return self._layers[layer.index]
-
-    def _secrets_in_layer(self, state: State, layer: Path) -> dict[bytes, str]:
-        """The paths that this layer changed and that hold a secret, with its name; ignored files among them.
-
-        A packed layer names also what it removes, and what no diff holds: pipes and sockets.
-        """
-        found: dict[bytes, str] = {}
-        if self._masker:
-            with Folder(layer / UPPER) as folder:
-                for path in (*deleted_list(layer), *(one.path for one in folder.scan())):
-                    if name := self._masker.find(path):
-                        found[path] = name
-                for path, entry in state.entries.items():
-                    if entry.upper == layer / UPPER and (name := self._secret_at(path, entry, folder)):
-                        found[path] = name
-        return found
-
-    def _secret_at(self, path: bytes, entry: Entry, folder: Folder) -> str | None:
-        if named := self._masker.find(path):
-            return named
-        if entry.kind == "link":
-            return self._masker.find(folder.readlink(path))
-        if entry.kind == "file":
-            with open(folder.open(path), "rb") as file:
-                if _LOOSE_OBJECT.search(path):
-                    return find_in_stream(self._masker, cast("BinaryIO", _Inflated(file)))
-                return find_in_stream(self._masker, file)
-        return None
 
     def _open_room(self, image: Image, steps: int) -> Room:
         if self._room is None:
@@ -372,26 +339,6 @@ class StepRunner:
     def _close_room(self) -> None:
         self._room = None
         self._room_stack.close()
-
-
-class _Inflated:
-    """The content of a git object, where git keeps it in a file of its own; what is none of these counts as empty."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file, self._inflate, self._left = file, zlib.decompressobj(), _MOST_INFLATED_BYTES
-
-    def read(self, size: int) -> bytes:
-        try:
-            while not self._inflate.eof and self._left > 0:
-                compressed = self._inflate.unconsumed_tail or self._file.read(size)
-                if found := self._inflate.decompress(compressed, size):
-                    self._left -= len(found)
-                    return found
-                if not compressed:
-                    break
-        except zlib.error:
-            pass
-        return b""
 
 
 @contextmanager

@@ -44,6 +44,7 @@ from blocks.runtime import (
 )
 from tests import images
 from tests.engines import PrivateEngine, TcpDoor, TlsDoor, make_certificates
+from tests.harness import eventually
 from tests.registry import Registry, rate_limited
 from tests.rooms import BUSYBOX, Rig, left_over
 
@@ -644,17 +645,5 @@ def test_an_image_whose_shell_never_ends_is_refused_and_holds_no_cancel(
         with pytest.raises(ImageRefused, match="does not end within 2 s"):
             DockerRuntime().resolve_image(name)
     finally:
-        eventually_removed(client, name)
-
-
-def eventually_removed(client: docker.APIClient, image: str) -> None:
-    """Once the containers of it are gone, which go in the background."""
-    while True:
-        try:
-            client.remove_image(image)
-        except APIError as error:
-            if error.status_code != 409:
-                raise
-            time.sleep(0.2)
-        else:
-            return
+        eventually(lambda: client.containers(all=True, filters={"ancestor": name}), [])
+        client.remove_image(name)
