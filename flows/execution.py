@@ -222,7 +222,15 @@ class WorkspaceRun:
             mounts={mount.mountpoint: bench.mounts[mount.path].digest for mount in rendered.mounts},
             runtime=bench.runtime.fingerprint(),
         )
-        return Plan(rendered, image, step_key(inputs), inputs.working_directory, inputs.files, inputs.mounts)
+        return Plan(
+            rendered=rendered,
+            image=image,
+            key=step_key(inputs),
+            state_digest=inputs.state_digest,
+            working_directory=inputs.working_directory,
+            file_digests=inputs.files,
+            mount_digests=inputs.mounts,
+        )
 
     def _execute(self, plan: Plan) -> _Ended:
         """Run the step's container, and tell how it ended."""

@@ -2,14 +2,16 @@
 
 A ``State`` is the sum of some layers relative to the base tree. It grows layer by layer, and what it costs is the
 change, not the repository. Refuses nothing but paths that no tool could read; what git cannot hold (pipes, sockets,
-devices) counts as not there.
+devices) counts as not there, and is told apart only by ``State.untold``.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import re
 import stat
+import time
 from collections.abc import Mapping, Sequence, Set
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -23,8 +25,10 @@ from flows.untrusted import Folder, Found, LayerRefused, above
 UPPER = "upper"
 DELETED = "deleted"
 
-_LARGEST_INDEX_BYTES = 64 << 20
-"""Of half a million files: what a step calls an index, and is larger, counts as it is and is never held in memory."""
+_LARGEST_READ_BYTES = 64 << 20
+"""An index of half a million files: what a step calls an index or a reflog, and is larger, counts as it is and is never
+held in memory."""
+_REFLOG_TIME = re.compile(rb"(?<=> )\d+ [+-]\d{4}(?=\t|$)", re.MULTILINE)
 
 Kind = Literal["file", "link", "folder", "gone"]
 
@@ -56,9 +60,16 @@ class State:
 
     base: Path
     entries: Mapping[bytes, Entry] = field(default_factory=lambda: MappingProxyType({}))
+    times: Mapping[bytes, int] = field(default_factory=lambda: MappingProxyType({}), compare=False)
+    """When what the layers have at a path was modified, in ns: of folders that merely hold a change, too."""
+    untold: bool = False
+    """Whether the last layer holds what a later step can see and ``state_digest`` does not tell."""
 
-    def with_layer(self, layer: Path) -> State:
-        """The state after one more layer. Raises LayerRefused."""
+    def with_layer(self, layer: Path, since: float | None = None) -> State:
+        """The state after one more layer. Raises LayerRefused.
+
+        ``since``: when its step began, seconds since 1970; then ``untold`` is found out.
+        """
         upper = layer / UPPER
         found: list[Found] = []
         if upper.is_dir() and not upper.is_symlink():
@@ -66,7 +77,10 @@ class State:
                 found = list(folder.scan())
         with Folder(self.base) as base:
             entries = _Merge(self.entries, base).apply(deleted_list(layer), found, upper)
-        return State(self.base, MappingProxyType(entries))
+            look = None if since is None else _Look(self.times, base, upper, since, time.time())
+            untold = look is not None and any(map(look.is_untold, found))
+        times = dict(self.times) | {one.path: one.status.st_mtime_ns for one in found}
+        return State(self.base, MappingProxyType(entries), MappingProxyType(times), untold)
 
 
 def merge(layers: Sequence[Path], base: Path) -> State:
@@ -81,12 +95,12 @@ def state_digest(state: State) -> str:
     """A name for what a later step can read: sha256 in hex, ``""`` when nothing is changed.
 
     Covers every changed path with its kind, permission bits, owner and content or link target, ignored files and the
-    steps' own ``.git`` included, without times. Of ``.git`` the reflogs are left out and the index counts without its
-    stat data: both differ from run to run though the steps did the same.
+    steps' own ``.git`` included, without times: those of a reflog and the stat data of an index are left out, too. They
+    differ from run to run though the steps did the same. What else it leaves out makes a state ``untold``.
     Hashes each file once: states that grew from one another share what was hashed.
     """
     total = hashlib.sha256()
-    paths = sorted(path for path in state.entries if not _is_reflog(path))
+    paths = sorted(state.entries)
     with ExitStack() as stack:
         folders: dict[Path, Folder] = {}
         for path in paths:
@@ -174,6 +188,40 @@ class _Merge:
         return None if hides_base(self._result, path) else self._base.status(path)
 
 
+@dataclass(frozen=True)
+class _Look:
+    """At a layer that was written between ``since`` and ``until``, on layers with these ``times``."""
+
+    times: Mapping[bytes, int]
+    base: Folder
+    upper: Path
+    since: float
+    until: float
+
+    def is_untold(self, found: Found) -> bool:
+        """Whether a later step can see more of an entry than its kind, mode, owner and content.
+
+        A pipe or socket; a second name of a file; extended attributes; a time that somebody set. The order of the
+        times that a step's own writing left is nothing to rely on: it counts as told.
+        """
+        if found.kind in ("whiteout", "special"):
+            return found.kind == "special"
+        status = found.status
+        if not self.since <= status.st_mtime <= self.until and status.st_mtime_ns != self._time_below(found.path):
+            return True
+        if found.kind == "file" and status.st_nlink > 1:
+            return True
+        path = os.path.join(os.fsencode(self.upper), found.path)
+        return found.kind != "link" and any(name.startswith("user.") for name in os.listxattr(path))
+
+    def _time_below(self, path: bytes) -> int | None:
+        """Of what stood at ``path`` before: the copy of it that an overlay makes to change something else has it."""
+        if path in self.times:
+            return self.times[path]
+        base = self.base.status(path)
+        return base.st_mtime_ns if base else None
+
+
 def _entry(found: Found, upper: Path) -> Entry:
     status = found.status
     kind: Kind = "file" if found.kind == "file" else "link" if found.kind == "link" else "folder"
@@ -202,6 +250,9 @@ def _content_digest(folder: Folder, path: bytes, kind: Kind) -> bytes:
     if kind == "link":
         return hashlib.sha256(folder.readlink(path)).digest()
     with open(folder.open(path), "rb") as file:
-        if (b"/" + path).endswith(b"/.git/index") and os.fstat(file.fileno()).st_size <= _LARGEST_INDEX_BYTES:
-            return hashlib.sha256(gitindex.without_stat_data(file.read())).digest()
+        if os.fstat(file.fileno()).st_size <= _LARGEST_READ_BYTES:
+            if (b"/" + path).endswith(b"/.git/index"):
+                return hashlib.sha256(gitindex.without_stat_data(file.read())).digest()
+            if _is_reflog(path):
+                return hashlib.sha256(_REFLOG_TIME.sub(b"", file.read())).digest()
         return hashlib.file_digest(file, "sha256").digest()

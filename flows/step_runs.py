@@ -6,6 +6,7 @@ import errno
 import hashlib
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
@@ -39,6 +40,8 @@ class Plan:
     rendered: RenderedStep
     image: Image
     key: str
+    state_digest: str
+    """Of what the steps before changed."""
     working_directory: str
     file_digests: Mapping[str, str]
     mount_digests: Mapping[str, str]
@@ -198,6 +201,7 @@ class StepRunner:
     ) -> Ran:
         assert self._folder is not None
         index = plan.rendered.index
+        since = time.time()
         layers = [self._layer(layer) for layer in below]
         layer = self._folder.layer(index)
         spool = self._folder.spool / str(index)
@@ -213,7 +217,7 @@ class StepRunner:
             return ran
         self._layers[index] = layer
         try:
-            return self._take_change(ran, tuple(part.index for part in below), index, spool, before)
+            return self._take_change(ran, plan, tuple(part.index for part in below), spool, before, since)
         except LayerRefused as refused:
             return replace(ran, refusal=str(refused))
 
@@ -266,20 +270,21 @@ class StepRunner:
             yield writer
 
     def _take_change(
-        self, ran: Ran, below: tuple[int, ...], index: int, spool: Path, before: Sequence[FileDiff]
+        self, ran: Ran, plan: Plan, below: tuple[int, ...], spool: Path, before: Sequence[FileDiff], since: float
     ) -> Ran:
         """What the step made of the workspace: the diff, the digest, the packed layer."""
         assert self._collector is not None
+        index = plan.rendered.index
         known = self._state_of(below)
-        state = known.with_layer(self._layers[index])
+        state = known.with_layer(self._layers[index], since)
         self._state = ((*below, index), state)
-        digest = state_digest(state)
+        digest = _digest_after(plan, known, state)
         diff = spool / "diff"
         self._collector.collect_to(diff, state, before)
         tainted = secrets_in_layer(self._masker, self._layers[index])
         leaked = self._leaked_secret(diff, tainted)
         packed: Path | None = spool / "layer"
-        if tainted or digest == state_digest(known) or not self._pack(index, spool / "layer"):
+        if tainted or digest == plan.state_digest or not self._pack(index, spool / "layer"):
             packed = None
         return replace(ran, diff=diff, layer=packed, state_digest=digest, leaked_secret=leaked)
 
@@ -339,6 +344,21 @@ class StepRunner:
     def _close_room(self) -> None:
         self._room = None
         self._room_stack.close()
+
+
+def _digest_after(plan: Plan, known: State, state: State) -> str:
+    """A name for what the next step can see: later steps are taken from the cache by it.
+
+    Where the state's own digest does not tell everything, it depends on how the state came about, from there on.
+    """
+    before, after = state_digest(known), state_digest(state)
+    if state.untold:
+        return hashlib.sha256(f"{plan.key} {after}".encode()).hexdigest()
+    if after == before:
+        return plan.state_digest
+    if plan.state_digest == before:
+        return after
+    return hashlib.sha256(f"{plan.state_digest} {after}".encode()).hexdigest()
 
 
 @contextmanager

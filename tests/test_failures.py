@@ -80,7 +80,7 @@ def told(
     (spool / "stdout").write_bytes(stdout)
     (spool / "stderr").write_bytes(stderr)
     rendered = RenderedStep(0, "alpine:3", script, {}, frozenset(), {}, ())
-    plan = Plan(rendered, Image("alpine:3", "id", "digest", "/bin/sh"), "key", "/work", {}, {})
+    plan = Plan(rendered, Image("alpine:3", "id", "digest", "/bin/sh"), "key", "", "/work", {}, {})
     ran = Ran(exit, spool / "stdout", spool / "stderr")
     return failure_of_exit(ran, plan, limit_seconds=limit_seconds, whole=whole)
 

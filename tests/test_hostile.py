@@ -692,6 +692,51 @@ def test_fifty_thousand_files_are_complete_in_bounded_memory(host: Host, mode: s
     assert len(run.results[0].changes.added) == folders * 200
 
 
+# The step cache
+
+
+@pytest.mark.parametrize("mode", ["overlay"], indirect=True)
+@pytest.mark.parametrize(
+    ("left", "other", "look"),
+    [
+        ("mkfifo pipe", "true", "test -p pipe"),
+        ("echo x > made; touch -d 2001-02-03 made", "echo x > made", "find made -mtime +1 | grep ."),
+        (
+            "mkdir -p .git/logs; echo go > .git/logs/HEAD",
+            "mkdir -p .git/logs; echo no > .git/logs/HEAD",
+            "grep go .git/logs/HEAD",
+        ),
+        ("echo x > made; ln made again", "echo x > made; cp made again", "find made -links 2 | grep ."),
+    ],
+)
+def test_no_step_leads_the_cache_astray(host: Host, left: str, other: str, look: str) -> None:
+    """What a step leaves that no digest tells: a later step that saw it is not taken for one that did not."""
+    look = f"if {look}; then echo seen > result; fi"
+    host.run(left, look, "cat result > copy", use_cache=True)
+
+    spread = host.run(other, look, "cat result > copy; true", use_cache=True)
+    again = host.run(left, look, "cat result > copy", use_cache=True)
+
+    assert "result" not in host.changes(spread.results[1])
+    assert again.is_cached
+    assert host.changes(again.results[2])["copy"] == b"seen\n"
+
+
+@EITHER_WAY
+def test_an_edited_step_that_leaves_the_same_lets_later_ones_be(host: Host) -> None:
+    host.run(
+        "mkdir new; echo x > new/file; chmod +x README.md", "echo y > new/other; echo y >> src/main.py", use_cache=True
+    )
+
+    edited = host.run(
+        "echo edited; mkdir new; chmod +x README.md; echo x > new/file",
+        "echo y > new/other; echo y >> src/main.py",
+        use_cache=True,
+    )
+
+    assert edited.cached == {1}
+
+
 # Files and mounts
 
 

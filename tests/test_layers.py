@@ -9,6 +9,7 @@ import stat
 import subprocess
 import tarfile
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -188,19 +189,64 @@ def test_the_digest_ignores_times_and_sees_content_modes_and_owners(base, tmp_pa
 
 def test_the_digest_sees_the_steps_git_but_not_its_clock(base, tmp_path):
     """A `git status` rewrites the index, and a reflog holds times: neither is a change that a step could rely on."""
-    digests = []
-    for seconds in (1_700_000_000, 1_800_000_000):
-        layer = layer_of(tmp_path / f"layer{seconds}", {"file": "content\n"})
+
+    def digest(seconds: int, *, staged: bool = True, message: str = "commit (initial): message") -> str:
+        layer = layer_of(tmp_path / f"{seconds}{staged}{message[:3]}", {"file": "content\n"})
         os.utime(layer / UPPER / "file", (seconds, seconds))
         git(layer / UPPER, "init", "--quiet", "--template=")
-        git(layer / UPPER, "add", "file")
+        git(layer / UPPER, "add", "file" if staged else ".git")
         (layer / UPPER / ".git/logs").mkdir()
-        (layer / UPPER / ".git/logs/HEAD").write_text(f"{seconds}\n")
-        digests.append(state_digest(merge([layer], base)))
-    git(tmp_path / "layer1800000000" / UPPER, "rm", "--quiet", "--cached", "file")
-    digests.append(state_digest(merge([tmp_path / "layer1800000000"], base)))
+        log = f"{'0' * 40} {'1' * 40} A <a@example.com> {seconds} +0100\t{message}\n"
+        (layer / UPPER / ".git/logs/HEAD").write_text(2 * log)
+        return state_digest(merge([layer], base))
 
-    assert digests[0] == digests[1] != digests[2]
+    first, second = 1_700_000_000, 1_800_000_000
+
+    assert digest(first) == digest(second)
+    assert len({digest(1), digest(2, staged=False), digest(3, message="something for the next step")}) == 3
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda upper: os.mkfifo(upper / "pipe"),
+        lambda upper: os.mknod(upper / "socket", stat.S_IFSOCK),
+        lambda upper: os.utime(upper / "new", (1, 1)),
+        lambda upper: os.utime(upper / "new", (time.time() + 100,) * 2),
+        lambda upper: os.utime(upper / "folder", (1, 1)),
+        lambda upper: os.utime(upper / "link", (1, 1), follow_symlinks=False),
+        lambda upper: os.link(upper / "new", upper / "again"),
+        lambda upper: os.setxattr(upper / "new", "user.x", b"y"),
+        lambda upper: os.setxattr(upper / "folder", "user.x", b"y"),
+    ],
+)
+def test_what_the_digest_does_not_tell_is_noticed(base, tmp_path, change):
+    since = time.time() - 1
+    layer = layer_of(tmp_path / "1", {"new": "x", "folder/new": "x"}, deleted=[b"file"])
+    (layer / UPPER / "link").symlink_to("new")
+    assert not State(base).with_layer(layer, since).untold
+
+    change(layer / UPPER)
+
+    assert State(base).with_layer(layer, since).untold
+    assert not State(base).with_layer(layer).untold
+
+
+def test_a_time_that_was_there_before_is_nobodys_message(base, tmp_path):
+    """An overlay copies folders and files with their times when something else of them changes."""
+    os.utime(base / "file", (1, 1))
+    copied = layer_of(tmp_path / "1", {"file": "base\n", "folder/new": "x"})
+    os.utime(copied / UPPER / "file", (1, 1))
+    below = State(base).with_layer(copied, time.time() - 1)
+    assert not below.untold
+    later = time.time() + 1
+    again = layer_of(tmp_path / "2", {"folder/new": "x"})
+    for name in ("folder", "folder/new"):
+        ns = (copied / UPPER / name).stat().st_mtime_ns
+        os.utime(again / UPPER / name, ns=(ns, ns))
+
+    assert not below.with_layer(again, later).untold
+    assert State(base).with_layer(again, later).untold
 
 
 @pytest.mark.parametrize(
