@@ -16,10 +16,7 @@ from typing import IO, cast
 
 from blocks.copied_trees import Node, Tree, folders_above, is_at_or_below
 from blocks.overlays import DELETED, UPPER, check_size, open_mode
-from blocks.runtime import ContainerRefused, RuntimeUnavailable, shown_path
-
-LONGEST_PATH = 3800
-"""Bytes. The system's limit is 4,096 with what stands before the path: no tool could read a longer one."""
+from blocks.runtime import LONGEST_PATH, ContainerRefused, RuntimeUnavailable, excess, shown_path
 
 _CHUNK_BYTES = 1 << 20
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
@@ -89,6 +86,7 @@ class _Comparison:
     ) -> None:
         self._members, self._before, self._upper, self._covered = members, before, upper, covered
         self._limit_bytes, self._changed_bytes = limit_bytes, 0
+        self._new_entries = self._new_path_bytes = 0
         # Folders that only lead to a covered path, and were not there: nobody's change.
         self._ways = folders_above(covered) - before.keys()
         self._seen: dict[bytes, Node] = {}
@@ -101,6 +99,11 @@ class _Comparison:
         if not path or is_at_or_below(path, self._covered):
             return
         was = self._before.get(path)
+        if was is None:
+            self._new_entries += 1
+            self._new_path_bytes += len(path)
+            if problem := excess(self._new_entries, self._new_path_bytes):
+                raise ContainerRefused(f"what the step left cannot be kept: {problem}")
         if not member.issym() and member.mode != open_mode(member.mode | (stat.S_IFDIR if member.isdir() else 0)):
             self.closed.add(path)
         if member.isdir():

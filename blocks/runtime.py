@@ -22,8 +22,23 @@ from typing import Literal, Protocol
 
 from blocks.store import Sink
 
+LONGEST_PATH = 3800
+"""Bytes. The system's limit is 4,096 with what stands before the path: no tool could read a longer one."""
+MOST_ENTRIES, MOST_PATH_BYTES = 1_500_000, 256 << 20
+"""Of what one step leaves changed, together: whoever looks at it holds all of the paths."""
+
 _SHOWN_BYTES = 255
 """Of a path in a message."""
+
+
+def excess(entries: int, path_bytes: int) -> str:
+    """What is too much about so many changed files and folders with paths of so many bytes; empty if nothing is."""
+    hint = "remove what is not needed at the end of the step"
+    if entries > MOST_ENTRIES:
+        return f"it left more than {MOST_ENTRIES:,} changed files and folders; {hint}"
+    if path_bytes > MOST_PATH_BYTES:
+        return f"the paths of what it left changed have more than {MOST_PATH_BYTES:,} bytes together; {hint}"
+    return ""
 
 
 def shown_path(path: bytes) -> str:

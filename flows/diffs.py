@@ -20,6 +20,7 @@ import os
 import re
 import stat
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from threading import Event
 from types import TracebackType
@@ -28,7 +29,7 @@ from blocks.removal import remove_tree
 from flows import gitindex
 from flows.batches.diff import FileDiff
 from flows.checkout import Checkout
-from flows.gitcommand import GitFailed, GitTooSlow, ObjectReader, TreeDiffer, TreeEntry, git
+from flows.gitcommand import Bounds, GitFailed, GitTooLarge, GitTooSlow, ObjectReader, TreeDiffer, TreeEntry, git
 from flows.gitindex import IndexEntry
 from flows.gitpack import NewObjects
 from flows.layers import Entry, State, hides_base
@@ -45,7 +46,7 @@ _EMPTY_BLOB = "e69de29bb2d1d6434b8b29ae775ad8c2e48c5391"
 
 LARGEST_FILE_BYTES = 512 << 20
 """Of a file in a diff, where git itself begins to call a file big (core.bigFileThreshold): it holds the file, its
-compressed form and the base's in memory."""
+compressed form and the base's in memory. A file of very many lines may be too large for it earlier (``Bounds``)."""
 
 LARGEST_DIFF_BYTES = 1023 << 20
 """``git apply`` takes no longer patch (MAX_APPLY_SIZE in its apply.c)."""
@@ -73,10 +74,13 @@ class DiffCollector:
     what was written once is not written again.
     """
 
-    def __init__(self, checkout: Checkout, scratch: Path, cancel: Event | None = None) -> None:
-        """``cancel`` set: git is ended, and Stopped raised."""
+    def __init__(
+        self, checkout: Checkout, scratch: Path, cancel: Event | None = None, bounds: Bounds | None = None
+    ) -> None:
+        """``cancel`` set: git is ended, and Stopped raised. ``bounds``: other than usual; the files are the diffs."""
         self._checkout = checkout
         self._scratch = scratch
+        self._bounds = bounds or Bounds(scratch.parent, file_bytes=LARGEST_DIFF_BYTES)
         self._cancel = cancel
         self._reader: ObjectReader | None = None
         self._tree: BaseTree | None = None
@@ -116,6 +120,15 @@ class DiffCollector:
         if not changed:
             out.write_bytes(b"")
             return
+        try:
+            self._collect_to(out, changed, before)
+        except GitTooSlow as error:
+            hint = "change fewer files, or leave .gitattributes and .gitignore alone"
+            raise LayerRefused(b"", f"git does not get through it ({error}); {hint}") from error
+        except GitTooLarge as error:
+            raise LayerRefused(b"", f"its diff is too large ({error}), {_too_much(LARGEST_DIFF_BYTES)}") from error
+
+    def _collect_to(self, out: Path, changed: Mapping[bytes, Entry], before: Sequence[FileDiff]) -> None:
         git_dir = self._own_git_dir()
         base = _base_side(self._base_tree(), changed, self._checkout)
         tree = make_tree(base.values(), self._objects)
@@ -129,9 +142,6 @@ class DiffCollector:
         self._objects.write(git_dir)
         try:
             self._run_git(out, git_dir, base, tree, tracked, changed)
-        except GitTooSlow as error:
-            hint = "change fewer files, or leave .gitattributes and .gitignore alone"
-            raise LayerRefused(b"", f"git does not get through it ({error}); {hint}") from error
         finally:
             remove_tree(self._scratch / "now")
 
@@ -147,8 +157,9 @@ class DiffCollector:
         work_tree, index = self._scratch / "now" / "tree", self._scratch / "now" / "index"
         work_tree.mkdir(parents=True)
         index.write_bytes(gitindex.written(tracked))
+        unbounded_files = replace(self._bounds, file_bytes=None)
 
-        def run(*args: str, stdin: bytes = b"") -> bytes:
+        def run(*args: str, stdin: bytes = b"", bounds: Bounds = unbounded_files) -> bytes:
             expected = (0, 1) if args[0] == "check-ignore" else (0,)
             return git(
                 args,
@@ -159,6 +170,7 @@ class DiffCollector:
                 stdin=stdin,
                 cancel=self._cancel,
                 expected=expected,
+                bounds=bounds,
             )
 
         def ignored(folders: Collection[bytes]) -> list[bytes]:
@@ -174,11 +186,11 @@ class DiffCollector:
         _check_files(changed, ignored)
         try:
             run(*_ADD_SETTINGS, "add", "--all")
+        except GitTooLarge:
+            raise
         except GitFailed as error:
             raise _refusal(error) from error
-        run("diff", "--cached", *_DIFF_OPTIONS, f"--output={out}", tree)
-        if out.stat().st_size > LARGEST_DIFF_BYTES:
-            raise LayerRefused(b"", f"its diff is {out.stat().st_size:,} bytes long, {_too_much(LARGEST_DIFF_BYTES)}")
+        run("diff", "--cached", *_DIFF_OPTIONS, f"--output={out}", tree, bounds=self._bounds)
 
     def _own_git_dir(self) -> Path:
         """The git directory that keeps what is written for this workspace's diffs."""
@@ -191,7 +203,7 @@ class DiffCollector:
 
     def _tree_differ(self, git_dir: Path) -> TreeDiffer:
         if self._differ is None:
-            self._differ = TreeDiffer(git_dir, (*_DIFF_OPTIONS, "--find-renames")).__enter__()
+            self._differ = TreeDiffer(git_dir, (*_DIFF_OPTIONS, "--find-renames"), self._bounds).__enter__()
         return self._differ
 
     def _base_tree(self) -> BaseTree:

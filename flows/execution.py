@@ -19,6 +19,7 @@ from blocks.blobs import Blob
 
 from .batches.cache import StepInputs, step_key
 from .batches.diff import changes, parse, statistics
+from .batches.errors import PermanentError
 from .batches.masking import Masker
 from .batches.outputs import render_outputs
 from .batches.records import Blob as BlobRecord
@@ -34,6 +35,24 @@ from .step_cache import StepCache, recorded, stored
 from .step_runs import Bench, LayerOf, Plan, Ran, StepRunner, Watch, Watcher
 
 log = logging.getLogger(__name__)
+
+
+_LARGEST_TEXT_BYTES = 64 << 20
+"""Of an output that a template asks for: it is held several times."""
+
+
+class TextTooLarge(PermanentError):
+    """A template asks for an output that is too large for one."""
+
+    def __init__(self, name: str, size_bytes: int) -> None:
+        super().__init__(name, size_bytes)
+        self.name, self.size_bytes = name, size_bytes
+
+    def __str__(self) -> str:
+        return (
+            f"a template asks for a step's {self.name} of {self.size_bytes:,} bytes, and {_LARGEST_TEXT_BYTES:,} is "
+            "the most; let the step print less, or write it to a file that the next step reads"
+        )
 
 
 @dataclass(frozen=True)
@@ -380,16 +399,18 @@ class WorkspaceRun:
             added=result.changes.added,
             deleted=result.changes.deleted,
             renamed=result.changes.renamed,
-            stdout=self._text(result.stdout),
-            stderr=self._text(result.stderr),
+            stdout=self._text("stdout", result.stdout),
+            stderr=self._text("stderr", result.stderr),
         )
 
-    def _text(self, blob: BlobRecord | None) -> Callable[[], str]:
+    def _text(self, name: str, blob: BlobRecord | None) -> Callable[[], str]:
         """A stream as templates see it, read when one asks."""
 
         def read() -> str:
             if blob is None or not blob.size_bytes:
                 return ""
+            if blob.size_bytes > _LARGEST_TEXT_BYTES:
+                raise TextTooLarge(name, blob.size_bytes)
             return self._setting.bench.blobs.get(stored(blob)).decode("utf-8", "surrogateescape")
 
         return read

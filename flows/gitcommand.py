@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import signal
 import time
 from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from errno import ENOSPC
 from pathlib import Path
 from subprocess import PIPE, Popen, TimeoutExpired
 from threading import Event
@@ -23,12 +26,16 @@ os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
 from git.cmd import Git
 from git.exc import GitCommandNotFound
 
+from blocks.disks import is_nearly_full
+
 from .batches.errors import BatchError, PermanentError, Stopped, TemporaryError
 from .batches.masking import Masker
 
 DEFAULT_TIMEOUT_SECONDS = 600.0
 _TICK_SECONDS = 0.2
-"""How soon a cancel is noticed."""
+"""How soon a cancel or a full disk is noticed."""
+_LOOK_AFTER_BYTES = 16 << 20
+"""How much is written between two looks at the disk."""
 
 _CONFIG = Path(__file__).with_name("gitconfig")
 
@@ -82,6 +89,7 @@ _PERMANENT = re.compile(
     r"|does not exist|is corrupt|bad object",
     re.IGNORECASE,
 )
+_OUT_OF_MEMORY = re.compile(r"out of memory", re.IGNORECASE)
 _CREDENTIALS_IN_URL = re.compile(r"(?<=://)[^/\s@]+@")
 
 
@@ -120,6 +128,34 @@ class ObjectMissing(PermanentError):
         return f"no git object {self.name!r} in {self.git_dir}"
 
 
+class GitTooLarge(GitFailed):
+    """Git needed more than its bounds allow."""
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What git may take, where it reads what others wrote: it needs far more memory than that has bytes."""
+
+    disk: Path
+    """A folder on the disk that git writes to. Nearly full, it ends git with an OSError (ENOSPC)."""
+    memory_bytes: int = 3 << 30
+    """Enough for what a diff may hold: files of half a gigabyte, before and after."""
+    file_bytes: int | None = None
+    """Of each file that git writes. None: as much as there is room."""
+
+    def apply(self, pid: int) -> None:
+        """Bound a process that has just begun, and its children."""
+        with suppress(ProcessLookupError):
+            # What git reads may be mapped as it likes: only its own memory counts.
+            resource.prlimit(pid, resource.RLIMIT_DATA, (self.memory_bytes, self.memory_bytes))
+            if self.file_bytes is not None:
+                resource.prlimit(pid, resource.RLIMIT_FSIZE, (self.file_bytes, self.file_bytes))
+
+    def check_disk(self) -> None:
+        if is_nearly_full(self.disk):
+            raise OSError(ENOSPC, os.strerror(ENOSPC), str(self.disk))
+
+
 class TreeEntry(NamedTuple):
     """One entry of a tree object: ``mode`` as git writes it (b"100644", b"40000", ...), ``oid`` in hexadecimal."""
 
@@ -143,12 +179,14 @@ def git(
     cancel: Event | None = None,
     timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
     expected: Container[int] = (0,),
+    bounds: Bounds | None = None,
 ) -> bytes:
     """Run one git command and give what it wrote to standard output, byte for byte.
 
     ``env`` is added to the hardened environment, and so is ``secrets``, whose values are masked in errors.
     ``umask`` -1 is the process's own. The children inherit ``pass_fds`` (a lock that must outlive us, for example).
     Exit codes not in ``expected`` raise GitFailed or GitUnavailable. ``cancel`` set: git is ended, and Stopped raised.
+    Beyond ``bounds``: GitTooLarge.
     """
     if cancel is not None and cancel.is_set():
         raise Stopped
@@ -158,8 +196,8 @@ def git(
         extra["GIT_INDEX_FILE"] = str(index)
     masker = Masker(secrets or {})
     shown = tuple(_scrub(os.fsdecode(arg), masker) for arg in args)
-    with _process(command, shown, cwd=cwd, env=extra, umask=umask, pass_fds=pass_fds) as process:
-        stdout, stderr = _outputs(process, shown, stdin, timeout_seconds, cancel)
+    with _process(command, shown, cwd=cwd, env=extra, umask=umask, pass_fds=pass_fds, bounds=bounds) as process:
+        stdout, stderr = _outputs(process, shown, stdin, timeout_seconds, cancel, bounds)
     if process.returncode not in expected:
         raise _error(shown, process.returncode, _scrub(stderr.decode("utf-8", "replace").strip(), masker))
     return stdout
@@ -212,12 +250,13 @@ class ObjectReader:
 class TreeDiffer:
     """A running ``git diff-tree --stdin``: many diffs with one process. For one thread; use as a context manager."""
 
-    def __init__(self, git_dir: Path, options: Sequence[str]) -> None:
+    def __init__(self, git_dir: Path, options: Sequence[str], bounds: Bounds) -> None:
         self._args = ("diff-tree", "--stdin", "-r", "-p", *options)
-        self._git_dir = git_dir
+        self._git_dir, self._bounds = git_dir, bounds
 
     def __enter__(self) -> TreeDiffer:
-        self._running = _process(_command(self._args, self._git_dir, None), self._args, cwd=self._git_dir, env={})
+        command = _command(self._args, self._git_dir, None)
+        self._running = _process(command, self._args, cwd=self._git_dir, env={}, bounds=self._bounds)
         self._process = self._running.__enter__()
         return self
 
@@ -227,7 +266,10 @@ class TreeDiffer:
         self._running.__exit__(None, None, None)
 
     def diff_to(self, out: IO[bytes], old: str, new: str) -> None:
-        """Write the unified diff between two trees (their ids) to ``out``. Raises GitUnavailable."""
+        """Write the unified diff between two trees (their ids) to ``out``.
+
+        Raises GitUnavailable, and GitTooLarge for a diff longer than the bounds' ``file_bytes``.
+        """
         # What is no id comes back as it is, when all before it is written. No diff holds a line that is so long a name.
         mark = f"end-{uuid4().hex}\n".encode()
         stdin, stdout = _pipe(self._process.stdin), _pipe(self._process.stdout)
@@ -235,11 +277,28 @@ class TreeDiffer:
             stdin.write(f"{old} {new}\n".encode() + mark)
             stdin.flush()
         stdout.readline()  # the two ids
+        try:
+            if not self._copy(stdout, out, mark):
+                said = _pipe(self._process.stderr).read().decode("utf-8", "replace").strip()
+                raise _error(self._args, self._process.wait(), said or "it ended before its input did")
+        except BaseException:
+            _kill(self._process)  # it would wait for ever for somebody who reads the rest
+            raise
+
+    def _copy(self, stdout: IO[bytes], out: IO[bytes], mark: bytes) -> bool:
+        """Copy the lines before ``mark``; whether it came."""
+        written = looked_at = 0
+        most = self._bounds.file_bytes
         for line in stdout:
             if line == mark:
-                return
-            out.write(line)
-        raise GitUnavailable(self._args, self._process.poll(), "it ended before its input did")
+                return True
+            written += out.write(line)
+            if most is not None and written > most:
+                raise GitTooLarge(self._args, None, f"it writes more than {most:,} bytes")
+            if written - looked_at > _LOOK_AFTER_BYTES:
+                self._bounds.check_disk()
+                looked_at = written
+        return False
 
 
 def entries(tree: bytes) -> list[TreeEntry]:
@@ -281,6 +340,7 @@ def _process(
     env: Mapping[str, str],
     umask: int = -1,
     pass_fds: Sequence[int] = (),
+    bounds: Bounds | None = None,
 ) -> Iterator[Popen[bytes]]:
     """A running command with pipes. Leaving ends it, with everything that it started."""
     try:
@@ -296,11 +356,12 @@ def _process(
     except GitCommandNotFound as error:
         raise GitFailed(shown, None, "git is not installed, or not in PATH: install git 2.34 or newer") from error
     process = cast("Popen[bytes]", running.proc)
+    if bounds is not None:
+        bounds.apply(process.pid)
     try:
         yield process
     except BaseException:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+        _kill(process)
         raise
     finally:
         process.wait()
@@ -310,18 +371,31 @@ def _process(
                     stream.close()
 
 
+def _kill(process: Popen[bytes]) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
 def _outputs(
-    process: Popen[bytes], shown: tuple[str, ...], stdin: bytes, timeout_seconds: float, cancel: Event | None
+    process: Popen[bytes],
+    shown: tuple[str, ...],
+    stdin: bytes,
+    timeout_seconds: float,
+    cancel: Event | None,
+    bounds: Bounds | None,
 ) -> tuple[bytes, bytes]:
-    """All that the command writes. Raises Stopped, and GitUnavailable when the time is over."""
+    """All that the command writes. Raises Stopped, GitUnavailable when the time is over, OSError for a full disk."""
     deadline = time.monotonic() + timeout_seconds
+    waits = cancel is None and bounds is None
     while True:
         left = max(0.0, deadline - time.monotonic())
         try:
-            return process.communicate(stdin, timeout=left if cancel is None else min(left, _TICK_SECONDS))
+            return process.communicate(stdin, timeout=left if waits else min(left, _TICK_SECONDS))
         except TimeoutExpired as error:
             if cancel is not None and cancel.is_set():
                 raise Stopped from error
+            if bounds is not None:
+                bounds.check_disk()
             if time.monotonic() >= deadline:
                 raise GitTooSlow(shown, None, f"it did not end within {timeout_seconds:g} s") from error
             stdin = b""  # communicate() has it, and sends the rest
@@ -337,6 +411,8 @@ def _scrub(text: str, masker: Masker) -> str:
 
 
 def _error(shown: tuple[str, ...], exit_code: int, stderr: str) -> GitError:
+    if exit_code == -signal.SIGXFSZ or _OUT_OF_MEMORY.search(stderr):
+        return GitTooLarge(shown, exit_code, stderr or "what it writes is longer than it may be")
     killed = exit_code < 0
     temporary = killed or (_TEMPORARY.search(stderr) and not _PERMANENT.search(stderr))
     return (GitUnavailable if temporary else GitFailed)(shown, exit_code, stderr)

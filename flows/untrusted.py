@@ -9,17 +9,15 @@ import os
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Literal
 
-from blocks.runtime import shown_path
+from blocks.runtime import LONGEST_PATH, MOST_ENTRIES, excess, shown_path
 from flows.batches.errors import PermanentError
 
 Kind = Literal["file", "link", "folder", "whiteout", "special"]
-
-LONGEST_PATH = 3800
-"""Bytes. The system's limit is 4,096 with what stands before the path: git could not read a longer one."""
 
 # Not the user.overlay.* of mounts with userxattr, which we never make: a step could set those itself.
 _OPAQUE = "trusted.overlay.opaque"
@@ -101,15 +99,19 @@ class Folder:
     def scan(self) -> Iterator[Found]:
         """Everything beneath, a folder before what it holds, names in byte order; without the folder itself.
 
-        Raises LayerRefused for a path of more than LONGEST_PATH bytes, a folder we may not read, and a layer that an
-        overlay with redirect_dir=on made.
+        Raises LayerRefused for a path of more than LONGEST_PATH bytes, more than MOST_ENTRIES or MOST_PATH_BYTES, a
+        folder we may not read, and a layer that an overlay with redirect_dir=on made.
         """
         pending = [Found(b"", "folder", os.fstat(self._root))]
+        entries = path_bytes = 0
         while pending:
             found = pending.pop()
             if found.kind == "folder":
                 found, inside = self._look_into(found)
                 pending.extend(reversed(inside))
+                entries += len(inside)
+                path_bytes += sum(len(one.path) for one in inside)
+                _check_amount(entries, path_bytes)
             if found.path:
                 yield found
 
@@ -119,7 +121,9 @@ class Folder:
         try:
             fd = self.folder(found.path)
             attributes = set(os.listxattr(fd))
-            inside = [_found(join(found.path, name), os.lstat(name, dir_fd=fd)) for name in _names(fd)]
+            names = _names(fd)
+            _check_amount(len(names), 0)
+            inside = [_found(join(found.path, name), os.lstat(name, dir_fd=fd)) for name in names]
         except PermissionError as error:
             hint = "the worker may not read it: run the worker as root, or use workspace mode copy"
             raise LayerRefused(found.path, hint) from error
@@ -152,8 +156,15 @@ def above(path: bytes) -> Iterator[bytes]:
         at = path.find(b"/", at + 1)
 
 
+def _check_amount(entries: int, path_bytes: int) -> None:
+    if problem := excess(entries, path_bytes):
+        raise LayerRefused(b"", problem)
+
+
 def _names(fd: int) -> list[bytes]:
-    return sorted(os.fsencode(name) for name in os.listdir(fd))
+    """The names in a folder; of very many, one more than there may be."""
+    with os.scandir(fd) as entries:
+        return sorted(os.fsencode(entry.name) for entry in islice(entries, MOST_ENTRIES + 1))
 
 
 def _found(path: bytes, status: os.stat_result) -> Found:

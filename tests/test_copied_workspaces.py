@@ -6,6 +6,7 @@ import io
 import os
 import stat
 import tarfile
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -115,6 +116,21 @@ def test_half_an_archive_is_the_engines_trouble(tmp_path: Path, cut: int) -> Non
 
     with pytest.raises(RuntimeUnavailable):
         harvest([whole[:cut]], {}, tmp_path, ())
+
+
+@pytest.mark.parametrize(
+    ("limit", "told"),
+    [("MOST_ENTRIES", "more than 10 changed files"), ("MOST_PATH_BYTES", "more than 10 bytes together")],
+)
+def test_more_than_a_worker_should_hold_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, told: str
+) -> None:
+    monkeypatch.setattr(f"blocks.runtime.{limit}", 10)
+    members = [(f"work/{number:02}", kind, "") for number, kind in enumerate([tarfile.REGTYPE, tarfile.FIFOTYPE] * 6)]
+
+    with pytest.raises(ContainerRefused, match=told):
+        harvest(archive(*members), {}, tmp_path, ())
+    harvest(archive(*members[:2]), {}, Path(tempfile.mkdtemp(dir=tmp_path)), ())
 
 
 def test_what_was_not_changed_is_not_in_the_layer(tmp_path: Path) -> None:

@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from flows.batches.diff import parse
 from flows.checkout import Checkout, Checkouts
 from flows.diffs import DiffCollector
-from flows.layers import State
+from flows.gitcommand import Bounds
+from flows.layers import UPPER, State
 from flows.untrusted import LayerRefused
 from tests.edits import Edit, base_edits, base_files, carry_out, commit, edits
 from tests.layering import Compared, Overlaid, can_mount_overlays, copy_tree
@@ -292,6 +293,31 @@ def test_many_and_large_files(tmp_path):
     files = parse(diff.encode())
     assert len(files) == 2001
     assert [file.path for file in files if file.is_binary] == ["large.bin"]
+
+
+@pytest.mark.parametrize("rules", ["", "*.log\n"])
+def test_a_diff_beyond_the_bounds_is_refused_in_words(tmp_path, rules):
+    """Taken by git from a work tree, and from two trees: either way nothing hangs, and the next one can be taken."""
+    layer = layer_of(tmp_path / "1", {"long": "x" * 79 + "\n"})
+    (layer / UPPER / "long").write_text("".join(f"line {number} of many\n" for number in range(200_000)))
+    base = {b"x": ("100644", b"x\n"), **({b".gitignore": ("100644", rules.encode())} if rules else {})}
+    with (
+        checked_out(base) as (checkout, folder),
+        DiffCollector(checkout, folder / "scratch", bounds=Bounds(folder, file_bytes=100_000)) as differ,
+        pytest.raises(LayerRefused, match=r"its diff is too large \(git diff.* and 1,072,693,248 is the most"),
+    ):
+        differ.collect(State(checkout.tree).with_layer(layer))
+
+
+def test_git_is_ended_before_it_takes_the_memory_of_the_machine(tmp_path):
+    """It needs some fifty bytes for every line, however short."""
+    layer = layer_of(tmp_path / "1", {"x": "\n" * 9_000_000})
+    with (
+        checked_out({b"x": ("100644", b"x\n")}) as (checkout, folder),
+        DiffCollector(checkout, folder / "scratch", bounds=Bounds(folder, 100 << 20)) as differ,
+        pytest.raises(LayerRefused, match=r"its diff is too large \(git diff failed .*[Oo]ut of memory"),
+    ):
+        differ.collect(State(checkout.tree).with_layer(layer))
 
 
 def test_a_file_that_cannot_be_linked_is_copied(tmp_path):

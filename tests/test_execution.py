@@ -12,7 +12,7 @@ from blocks.blobs import Blobs
 from blocks.folder import FolderStore
 from blocks.runtime import RuntimeUnavailable
 from blocks.store import StoreUnavailable
-from flows.batches.errors import TemplateError
+from flows.batches.errors import PermanentError, TemplateError
 from flows.batches.steps import Outside
 from flows.execution import Limits
 from flows.step_cache import stored
@@ -77,6 +77,16 @@ def test_an_edited_step_that_changes_nothing_new_lets_later_ones_be(bench: Workb
     edited = bench.run(spec_of("out other\nwrite a.txt one", "write b.txt two"))
 
     assert edited.cached == {1}
+
+
+def test_an_output_too_large_for_a_template_is_refused(
+    bench: Workbench, runtime: FakeRuntime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flows.execution._LARGEST_TEXT_BYTES", 10)
+    spec = spec_of("out 0123456789", '{run: "out ${{ previous_step.stdout }}", container: i}')
+
+    with pytest.raises(PermanentError, match=r"a step's stdout of 11 bytes, and 10 is the most; let the step print"):
+        bench.run(spec)
 
 
 def test_ignored_files_survive_a_resume(bench: Workbench, runtime: FakeRuntime) -> None:

@@ -1,14 +1,16 @@
 """The host's git: bytes in and out, nothing inherited, nothing executed, errors that say whether to try again."""
 
+import errno
 import os
 import pickle
+import subprocess
 import time
 from pathlib import Path
 
 import pytest
 
 from flows.batches.errors import PermanentError, TemporaryError
-from flows.gitcommand import GitError, GitFailed, GitUnavailable, ObjectMissing, ObjectReader, entries, git
+from flows.gitcommand import Bounds, GitError, GitFailed, GitUnavailable, ObjectMissing, ObjectReader, entries, git
 from tests.gitrepos import make_repository, run_git
 
 
@@ -186,3 +188,20 @@ def test_nothing_of_git_is_left_running(repository: Path) -> None:
         pid = reader._process.pid
 
     assert not Path(f"/proc/{pid}").exists() or os.waitpid(pid, os.WNOHANG)
+
+
+def test_git_is_ended_before_the_disk_is_full(repository: Path, tmp_path: Path) -> None:
+    """Nothing waits until it has ended by itself: what else is on the disk needs the rest."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "disk", disk], check=True)
+    try:
+        room = os.statvfs(disk)
+        (disk / "filled").write_bytes(bytes((room.f_bavail - room.f_blocks // 200) * room.f_bsize))
+        began = time.monotonic()
+        with pytest.raises(OSError, match="No space left") as caught:
+            git(["-c", "alias.wait=!sleep 60", "wait"], git_dir=repository / ".git", bounds=Bounds(disk))
+        assert caught.value.errno == errno.ENOSPC
+        assert time.monotonic() - began < 30
+    finally:
+        subprocess.run(["umount", disk], check=True)

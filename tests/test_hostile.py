@@ -590,6 +590,31 @@ def test_a_path_that_no_tool_can_read_is_refused_in_words(host: Host) -> None:
     assert re.search(r"path has over \d+ bytes; remove it at the end of the step", too_deep.failure.message)
 
 
+@EITHER_WAY
+def test_more_paths_than_a_worker_should_hold_are_refused_in_words(host: Host) -> None:
+    """Links to one file, each a few thousand bytes of path for nothing."""
+    memory = PeakMemory()
+
+    run = host.run(
+        python("""
+            import os
+            for _ in range(14):
+                os.mkdir("n" * 250)
+                os.chdir("n" * 250)
+            for group in range(2):
+                open(str(group), "w").close()
+                for number in range(45_000):
+                    os.link(str(group), f"{group}-{number}")
+        """),
+        image=DEBIAN,
+    )
+
+    assert run.failure is not None
+    assert run.failure.reason == "step_failed"
+    assert "the paths of what it left changed have more than 268,435,456 bytes together" in run.failure.message
+    assert memory.grown_bytes < 600 * _MEGABYTE
+
+
 def test_an_archive_that_a_step_unpacks_writes_nothing_outside(host: Host) -> None:
     run = host.run(
         python(f"""
