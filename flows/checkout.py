@@ -18,6 +18,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from errno import ENOSPC
 from pathlib import Path
 from threading import Lock
 from types import TracebackType
@@ -25,7 +26,7 @@ from types import TracebackType
 from blocks.removal import remove_tree
 from flows import gitindex
 from flows.batches.errors import PermanentError
-from flows.gitcommand import GitFailed, git
+from flows.gitcommand import MOST_LISTED_BYTES, Bounds, GitFailed, GitTooLarge, git, records
 from flows.locks import FileLock
 
 FORM = 1
@@ -225,6 +226,7 @@ class _Source:
 def _check_out(source: _Source, tree: Path, locks: tuple[FileLock, ...]) -> int:
     """Make the tree with its ``.git``; returns the bytes that it takes. A git that outlives us keeps the locks."""
     dot_git = tree / ".git"
+    _check_amount(source)
     _make_dot_git(source, dot_git)
     try:
         # The umask is the point: whatever user an image has, it may change every file.
@@ -235,7 +237,13 @@ def _check_out(source: _Source, tree: Path, locks: tuple[FileLock, ...]) -> int:
             cwd=tree,
             umask=0,
             pass_fds=tuple(lock.fileno() for lock in locks),
+            bounds=Bounds(tree, memory_bytes=None),
         )
+    except OSError as error:
+        if error.errno != ENOSPC:
+            raise
+        place = f"{error.strerror} where checkouts are kept: {tree.parent.parent}"
+        raise CheckoutRefused(source.commit, f"{place}; free some space there") from error
     except GitFailed as error:
         refused = re.search(r"invalid path '.*'", error.stderr)
         if refused is None:
@@ -246,6 +254,18 @@ def _check_out(source: _Source, tree: Path, locks: tuple[FileLock, ...]) -> int:
     index = dot_git / "index"
     index.write_bytes(gitindex.with_modification_time(index.read_bytes(), seconds))
     return size
+
+
+def _check_amount(source: _Source) -> None:
+    """Raises CheckoutRefused for a commit that names more files than git should hold, or a disk.
+
+    Ten folders can say ten to the ten. Git goes through all of them for a sparse checkout, too.
+    """
+    try:
+        for _ in records(["ls-tree", "-r", "-z", source.commit], git_dir=source.git_dir, most_bytes=MOST_LISTED_BYTES):
+            pass
+    except GitTooLarge as error:
+        raise CheckoutRefused(source.commit, f"it has too many files: {error}") from error
 
 
 def _make_dot_git(source: _Source, dot_git: Path) -> None:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from errno import ENOSPC
 from pathlib import Path
 from subprocess import PIPE, Popen, TimeoutExpired
-from threading import Event
+from threading import Event, Timer
 from typing import IO, NamedTuple, cast
 from uuid import uuid4
 
@@ -32,8 +32,11 @@ from .batches.errors import BatchError, PermanentError, Stopped, TemporaryError
 from .batches.masking import Masker
 
 DEFAULT_TIMEOUT_SECONDS = 600.0
+MOST_LISTED_BYTES = 256 << 20
+"""Of the paths in a commit, as git lists them: about two million files."""
 _TICK_SECONDS = 0.2
 """How soon a cancel or a full disk is noticed."""
+_PIECE_BYTES = 1 << 16
 _LOOK_AFTER_BYTES = 16 << 20
 """How much is written between two looks at the disk."""
 
@@ -138,7 +141,7 @@ class Bounds:
 
     disk: Path
     """A folder on the disk that git writes to. Nearly full, it ends git with an OSError (ENOSPC)."""
-    memory_bytes: int = 3 << 30
+    memory_bytes: int | None = 3 << 30
     """Enough for what a diff may hold: files of half a gigabyte, before and after."""
     file_bytes: int | None = None
     """Of each file that git writes. None: as much as there is room."""
@@ -146,10 +149,10 @@ class Bounds:
     def apply(self, pid: int) -> None:
         """Bound a process that has just begun, and its children."""
         with suppress(ProcessLookupError):
-            # What git reads may be mapped as it likes: only its own memory counts.
-            resource.prlimit(pid, resource.RLIMIT_DATA, (self.memory_bytes, self.memory_bytes))
-            if self.file_bytes is not None:
-                resource.prlimit(pid, resource.RLIMIT_FSIZE, (self.file_bytes, self.file_bytes))
+            # Of the memory only what is git's own: it may map as much of a repository as it likes.
+            for what, most in ((resource.RLIMIT_DATA, self.memory_bytes), (resource.RLIMIT_FSIZE, self.file_bytes)):
+                if most is not None:
+                    resource.prlimit(pid, what, (most, most))
 
     def check_disk(self) -> None:
         if is_nearly_full(self.disk):
@@ -201,6 +204,43 @@ def git(
     if process.returncode not in expected:
         raise _error(shown, process.returncode, _scrub(stderr.decode("utf-8", "replace").strip(), masker))
     return stdout
+
+
+def records(
+    args: Sequence[str | bytes],
+    *,
+    git_dir: Path,
+    most_bytes: int,
+    env: Mapping[str, str] | None = None,
+    timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
+    expected: Container[int] = (0,),
+) -> Iterator[bytes]:
+    """The parts, each ended by a NUL, that a git command writes to standard output, as they come.
+
+    A repository of a few hundred bytes can hold more paths than any memory. Raises as ``git`` does, and GitTooLarge
+    when there are more than ``most_bytes``.
+    """
+    shown = tuple(os.fsdecode(arg) for arg in args)
+    with _process(_command(args, git_dir, None), shown, env=env or {}) as process:
+        late = Timer(timeout_seconds, _kill, [process])
+        late.start()
+        try:
+            rest, count = b"", 0
+            while piece := _pipe(process.stdout).read(_PIECE_BYTES):
+                count += len(piece)
+                if count > most_bytes:
+                    raise GitTooLarge(shown, None, f"it lists more than {most_bytes:,} bytes of paths")
+                *whole, rest = (rest + piece).split(b"\0")
+                yield from whole
+            stderr = _pipe(process.stderr).read().decode("utf-8", "replace").strip()
+            exit_code = process.wait()
+        finally:
+            was_late = late.finished.is_set()
+            late.cancel()
+    if was_late:
+        raise GitTooSlow(shown, None, f"it did not end within {timeout_seconds:g} s")
+    if exit_code not in expected:
+        raise _error(shown, exit_code, stderr)
 
 
 class ObjectReader:

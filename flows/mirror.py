@@ -21,7 +21,7 @@ from blocks.sources import RepositoryLocation
 
 from .access import access
 from .batches.errors import PermanentError, Stopped
-from .gitcommand import GitFailed, git
+from .gitcommand import MOST_LISTED_BYTES, GitFailed, git, records
 from .scratch import scratch_folder
 
 log = logging.getLogger(__name__)
@@ -141,8 +141,8 @@ class Mirror:
 
         A name that is not UTF-8 cannot be given to templates: it is left out, with a warning.
         """
-        listed = git(["ls-tree", "-r", "-z", commit], git_dir=self.git_dir)
-        entries = (entry.split(b"\t", 1) for entry in listed.split(b"\0") if entry)
+        listed = records(["ls-tree", "-r", "-z", commit], git_dir=self.git_dir, most_bytes=MOST_LISTED_BYTES)
+        entries = (entry.split(b"\t", 1) for entry in listed)
         return self._decoded(path for header, path in entries if b" blob " in header)
 
     def grep(
@@ -156,8 +156,9 @@ class Mirror:
         args += ["-P" if regexp else "-F", *(() if case_sensitive else ("-i",)), "-e", pattern, commit, "--"]
         args += [f":(literal){path}" for path in paths]
         # Only with a UTF-8 locale does git compare letters, not bytes.
-        found = git(args, git_dir=self.git_dir, env={"LC_ALL": "C.UTF-8"}, expected=(0, 1))
-        return frozenset(self._decoded(name.split(b":", 1)[1] for name in found.split(b"\0") if name))
+        locale = {"LC_ALL": "C.UTF-8"}
+        found = records(args, git_dir=self.git_dir, most_bytes=MOST_LISTED_BYTES, env=locale, expected=(0, 1))
+        return frozenset(self._decoded(name.split(b":", 1)[1] for name in found))
 
     def root_entry_kind(self, commit: str, name: str) -> str | None:
         """The kind of an entry in a commit's root folder: "blob", "tree", "symlink", "commit"; None: no entry."""

@@ -54,6 +54,17 @@ def make_repository(
     return commit
 
 
+def add_bomb(path: Path) -> str:
+    """Add a commit of a few hundred bytes to a repository that names ten billion files, without a reference to it."""
+    blob = run_git(path, "rev-parse", "HEAD:a")
+    entry = f"100644 blob {blob}"
+    for _ in range(10):
+        listed = "".join(f"{entry}\tf{number}\n" for number in range(10))
+        done = subprocess.run(["git", "mktree"], cwd=path, input=listed.encode(), capture_output=True, check=True)
+        entry = f"040000 tree {done.stdout.decode().strip()}"
+    return run_git(path, "commit-tree", "-m", "bomb", entry.split()[2])
+
+
 def commit_files(
     path: Path,
     files: Mapping[str, Content],

@@ -20,7 +20,7 @@ from blocks.removal import remove_tree
 from flows.checkout import Checkout, CheckoutRefused, Checkouts
 from flows.gitcommand import GitError
 from flows.workspace_folders import WorkspaceFolder, WorkspaceInUse, reap_workspaces
-from tests.gitrepos import commit_files, make_repository, run_git
+from tests.gitrepos import add_bomb, commit_files, make_repository, run_git
 
 
 @pytest.fixture
@@ -148,6 +148,29 @@ def test_names_that_would_reach_git_are_refused(tmp_path, checkouts, name):
 
     assert not getattr(caught.value, "temporary", False)
     assert not [path for path in (tmp_path / "checkouts").iterdir() if path.suffix != ".lock"]
+
+
+def test_a_repository_that_says_more_than_a_disk_can_hold_is_refused(tmp_path, checkouts):
+    git_dir, _ = repository(tmp_path, {"a": "x\n"})
+    commit = add_bomb(git_dir)
+
+    for path in ("", "f0/f1"):
+        with pytest.raises(CheckoutRefused, match=r"too many files: git ls-tree .*268,435,456 bytes of paths; exclude"):
+            checkouts.get(git_dir, commit, "main", sparse_path=path)
+
+
+def test_a_checkout_leaves_a_disk_its_reserve(tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "disk", disk], check=True)
+    try:
+        content = os.urandom(500_000).hex()
+        git_dir, commit = repository(tmp_path, {f"{n}": f"{n}{content}" for n in range(100)})
+        with Checkouts(disk) as small, pytest.raises(CheckoutRefused, match="No space left on device where checkouts"):
+            small.get(git_dir, commit, "main")
+        assert not [path for path in disk.rglob("*") if path.stat().st_size]
+    finally:
+        subprocess.run(["umount", disk], check=True)
 
 
 def test_nothing_is_written_through_a_link_of_the_repository(tmp_path, checkouts):

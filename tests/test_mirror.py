@@ -14,11 +14,11 @@ from pydantic import SecretStr
 
 from blocks.sources import Credentials, RepositoryLocation, location
 from flows.batches.errors import PermanentError, TemporaryError
-from flows.gitcommand import GitFailed, GitUnavailable
+from flows.gitcommand import GitFailed, GitTooLarge, GitUnavailable
 from flows.mirror import Branch, BranchNotFound, Mirror, NoDefaultBranch
 from tests.engines import make_certificates
 from tests.githttp import GitServer
-from tests.gitrepos import commit_files, make_repository, run_git
+from tests.gitrepos import add_bomb, commit_files, make_repository, run_git
 
 TOKEN = "tok3n-0f-ada-XYZ"
 
@@ -43,6 +43,22 @@ def test_branches_are_resolved_to_commits(repository: Path, tmp_path: Path) -> N
     assert mirror.resolve("team/dev") == mirror.resolve("refs/heads/team/dev") == Branch("team/dev", dev)
     with pytest.raises(BranchNotFound, match=r'^no branch matching "nope" found for repository acme/app$'):
         mirror.resolve("nope")
+
+
+def test_a_repository_that_lists_more_than_any_memory_holds_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flows.mirror.MOST_LISTED_BYTES", 1_000_000)
+    make_repository(tmp_path / "app", {"a": "x\n"})
+    bomb = add_bomb(tmp_path / "app")
+    run_git(tmp_path / "app", "branch", "bomb", bomb)
+    mirror = mirror_of(tmp_path / "app", tmp_path)
+    mirror.fetch(bomb)
+
+    with pytest.raises(GitTooLarge, match="it lists more than 1,000,000 bytes of paths"):
+        mirror.files(bomb)
+    with pytest.raises(GitTooLarge, match="it lists more than"):
+        mirror.grep(bomb, "x", regexp=False, case_sensitive=True)
 
 
 def test_a_moving_branch_is_seen_at_one_moment(repository: Path, tmp_path: Path) -> None:
