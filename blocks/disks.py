@@ -1,14 +1,31 @@
-"""Whether a disk is nearly full. What else needs it (stores, databases, the engine) must not wait for a step to end."""
+"""Whether a disk is nearly full, and who has to stop writing to it then.
+
+What else needs it (stores, databases, the engine) must not wait for a step to end; and no step should end because
+another one took all there was.
+"""
 
 from __future__ import annotations
 
 import os
+import subprocess
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Lock
+from types import TracebackType
 
 _RESERVE_BYTES = 256 << 20
 _RESERVE_FILES = 10_000
 _RESERVE_SHARE = 0.01
 """Of a small disk, where the others would be much of it."""
+
+_FILE_BYTES = 16 << 10
+"""What a file counts for beside its content: file systems plan for one in so many bytes."""
+_MEASURE_SECONDS = 5.0
+_SETTLE_SECONDS = 10.0
+"""How long the room that somebody took may need to be free again."""
 
 
 def is_nearly_full(folder: Path) -> bool:
@@ -21,3 +38,71 @@ def is_nearly_full(folder: Path) -> bool:
     # Some file systems make room for files as they need it, and say 0.
     files = disk.f_files > 0 and disk.f_favail <= min(_RESERVE_FILES, _RESERVE_SHARE * disk.f_files)
     return room or files
+
+
+def used_bytes(folder: Path) -> int:
+    """The room that a folder takes, with something for each file. Follows no link; a folder may change meanwhile."""
+    size = _du(folder, "--block-size=1")
+    return size + _FILE_BYTES * _du(folder, "--inodes") if size else size
+
+
+class DiskUser:
+    """Somebody who writes to a disk, beside others in this process. Use as a context manager."""
+
+    def __init__(self, folder: Path, written_bytes: Callable[[], int]) -> None:
+        """``folder`` is on the disk. ``written_bytes`` tells what is there because of this one; may take a while."""
+        self._folder, self._written_bytes = folder, written_bytes
+        self._among = _USERS[os.stat(folder).st_dev]
+
+    def __enter__(self) -> DiskUser:
+        with self._among.lock:
+            self._among.all.append(self)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        among = self._among
+        with among.lock:
+            among.all.remove(self)
+            if among.chosen is self:
+                among.chosen, among.next_at = None, time.monotonic() + _SETTLE_SECONDS
+
+    def must_stop(self) -> bool:
+        """Whether the disk is nearly full, and this one wrote the most to it. One at a time is told so."""
+        if not is_nearly_full(self._folder):
+            return False
+        among = self._among
+        with among.lock:
+            if among.chosen is None and time.monotonic() >= among.next_at:
+                among.chosen = max(among.all, key=lambda one: one._written_bytes()) if among.all[1:] else self
+            return among.chosen is self
+
+
+@dataclass
+class _Users:
+    """All who write to one disk."""
+
+    all: list[DiskUser] = field(default_factory=list)
+    chosen: DiskUser | None = None
+    """Who has to stop."""
+    next_at: float = 0.0
+    """When the next one is chosen, if the disk is nearly full then."""
+    lock: Lock = field(default_factory=Lock)
+
+
+_USERS: defaultdict[int, _Users] = defaultdict(_Users)
+"""By device."""
+
+
+def _du(folder: Path, unit: str) -> int:
+    try:
+        done = subprocess.run(
+            ["du", "--summarize", "--one-file-system", unit, "--", folder],
+            capture_output=True,
+            timeout=_MEASURE_SECONDS,
+            check=False,  # what vanishes meanwhile makes it fail
+        )
+        return int(done.stdout.split()[0])
+    except subprocess.TimeoutExpired:
+        return 1 << 40  # more files than anybody else has
+    except (OSError, IndexError, ValueError):
+        return 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any
 
 from docker.errors import APIError
 
-from blocks.disks import is_nearly_full
+from blocks.disks import DiskUser, used_bytes
 from blocks.docker_engine import ENGINE_ERRORS, Engine, translated
 from blocks.docker_streams import Attachment, Demultiplexer
 from blocks.runtime import Exit, RuntimeTrouble, RuntimeUnavailable
@@ -40,6 +40,8 @@ class Stopping:
     limited_memory: bool
     disk: Path
     """A folder on the disk that must not become full."""
+    written_to: Callable[[], Path | None] = lambda: None
+    """Where the workspace's changes are on this host."""
 
 
 def execute(engine: Engine, container: str, stopping: Stopping, stdout: Sink, stderr: Sink) -> Exit:
@@ -60,8 +62,14 @@ class _Execution:
         self._cancelled = self._timed_out = self._disk_full = False
         self._kill_at = self._give_up_at = float("inf")
         self._trouble: RuntimeTrouble | None = None
+        self._output_bytes = 0
+        self._disk_user = DiskUser(stopping.disk, self._written_bytes)
 
     def run(self, attachment: Attachment, output: Demultiplexer) -> Exit:
+        with self._disk_user:
+            return self._run(attachment, output)
+
+    def _run(self, attachment: Attachment, output: Demultiplexer) -> Exit:
         with self._engine.trouble("cannot start the container"):
             self._engine.api.start(self._container)
         if self._stopping.timeout_seconds is not None:
@@ -80,6 +88,7 @@ class _Execution:
             if data:
                 if not self._disk_full:
                     output.feed(data)
+                    self._output_bytes += len(data)
                 heard_at = time.monotonic()
             elif data is not None or (self._waiter.ended.is_set() and time.monotonic() - heard_at > _GRACE_SECONDS):
                 break
@@ -98,7 +107,7 @@ class _Execution:
         if not self._stopped:
             self._cancelled = self._stopping.cancel.is_set()
             self._timed_out = not self._cancelled and now >= self._deadline
-            self._disk_full = not (self._cancelled or self._timed_out) and is_nearly_full(self._stopping.disk)
+            self._disk_full = not (self._cancelled or self._timed_out) and self._disk_user.must_stop()
             if self._stopped:
                 grace = 0.0 if self._disk_full else self._stopping.grace_seconds
                 self._kill_at = now + grace
@@ -110,6 +119,16 @@ class _Execution:
             self._signal("SIGKILL")
         if now >= self._give_up_at:
             raise RuntimeUnavailable(f"container {self._container} was killed but does not end; look at the engine")
+
+    def _written_bytes(self) -> int:
+        """What this container wrote: output, workspace, and its own layer, which may be on the same disk."""
+        folder = self._stopping.written_to()
+        workspace = used_bytes(folder) if folder else 0
+        try:
+            one = self._engine.api.containers(all=True, size=True, filters={"name": self._container})[0]
+            return self._output_bytes + workspace + int(one.get("SizeRw") or 0)
+        except (*ENGINE_ERRORS, IndexError):
+            return self._output_bytes + workspace
 
     def _signal(self, signal: str) -> None:
         """Beside the copying: the engine does not answer while it waits for us to read what the container writes."""

@@ -10,7 +10,9 @@ import re
 import shutil
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -947,6 +949,24 @@ def test_a_full_disk_is_said_so_and_free_again_afterwards(small: Host, script: s
     assert len(run.results) == 1
     assert shutil.disk_usage(small.bench.home).free > free - _MEGABYTE
     assert small.run("echo x > x").failure is None
+
+
+@EITHER_WAY
+def test_who_fills_a_disk_ends_and_nobody_else(small: Host) -> None:
+    """Of several steps: by what their workspaces, outputs and containers have come to."""
+    greedy = "echo x > x; head -c 100000000 /dev/urandom > ignored.log 2> /dev/null; sleep 60"
+    loud = "head -c 20000000 /dev/urandom; sleep 8"
+    modest = "head -c 1000000 /dev/urandom > new.log; sleep 8; echo x > x"
+
+    with ThreadPoolExecutor() as pool:
+        others = [pool.submit(small.run, script) for script in (modest, loud)]
+        time.sleep(2)
+        ended = small.run(greedy)
+
+    assert ended.failure is not None
+    assert ended.failure.reason == "disk_full"
+    assert "The worker's disk is nearly full" in ended.failure.message
+    assert [other.result().failure for other in others] == [None, None]
 
 
 def test_a_file_that_is_only_said_to_be_huge_costs_nothing(host: Host) -> None:
