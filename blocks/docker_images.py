@@ -122,12 +122,13 @@ class Images:
         if found.get("RepoDigests"):
             self._pinned[reference] = f"{_repository(reference)}@{digest}"
         config = found.get("Config") or {}
-        if hiding := [path for path in config.get("Volumes") or () if _HIDDEN.match(os.path.normpath(path))]:
+        volumes = tuple(config.get("Volumes") or ())
+        if hiding := [path for path in volumes if _HIDDEN.match(os.path.normpath(path))]:
             raise ImageRefused(
                 f"image {reference} has a volume at {hiding[0]}, which hides what is there from the step"
             )
         user = config.get("User") or ""
-        return Image(reference, found["Id"], digest, self._shell(reference, found["Id"], cancel), user)
+        return Image(reference, found["Id"], digest, self._shell(reference, found["Id"], cancel), user, volumes)
 
     def _inspect(self, reference: str) -> dict[str, Any] | None:
         try:

@@ -16,7 +16,7 @@ from blocks.docker_engine import Engine, Removal
 from blocks.docker_labels import our_labels, our_name
 from blocks.docker_networks import Network, Networks
 from blocks.docker_policy import ContainerPolicy, check
-from blocks.docker_workspaces import WorkspaceAccess
+from blocks.docker_workspaces import WorkspaceAccess, image_volumes
 from blocks.nested_files import together
 from blocks.runtime import (
     ContainerRun,
@@ -126,6 +126,7 @@ class DockerRoom:
         volume_labels = our_labels({**self._plan.labels, **container.labels}, self._plan.lifetime_seconds)
         try:
             mounts = self._access.mounts(name, volume_labels, layers, layer, self._files(container))
+            mounts += image_volumes(self._engine, container.image, labels, mounts)
             network = self._network_for(container.image)
             host = self._policy.step(network.name if network else None, container.image.user)
             names = network.join({os.path.normpath(mount["Target"]) for mount in mounts}) if network else {}

@@ -17,7 +17,7 @@ from blocks.copied_trees import Node, Tree, end_of_archive, folders_above, is_at
 from blocks.docker_engine import ENGINE_ERRORS, Engine, Removal
 from blocks.harvest import harvest
 from blocks.overlays import UPPER, Overlays, check_size, mount_options, settle, unmountable
-from blocks.runtime import ContainerRefused, Layers, ReadOnlyFile, RuntimeUnavailable
+from blocks.runtime import ContainerRefused, Image, Layers, ReadOnlyFile, RuntimeUnavailable
 from blocks.workspace_targets import WORK, Entry, Place, place_of
 
 log = logging.getLogger(__name__)
@@ -223,6 +223,19 @@ def _volume_mount(engine: Engine, name: str, labels: Mapping[str, str], options:
     else:
         volume |= {"Labels": dict(labels), "DriverConfig": {"Name": "local", "Options": dict(options)}}
     return {"Type": "volume", "Source": name, "Target": WORK, "VolumeOptions": volume}
+
+
+def image_volumes(engine: Engine, image: Image, labels: Mapping[str, str], mounts: Iterable[Mount]) -> list[Mount]:
+    """The volumes that the engine would make for an image, with our labels: what cannot be removed now can be later."""
+    if engine.is_podman:  # whose volumes, made with a container, have no labels
+        return []
+    taken = {os.path.normpath(mount["Target"]) for mount in mounts}
+    options = {"Labels": dict(labels)}
+    return [
+        {"Type": "volume", "Target": path, "VolumeOptions": options}
+        for path in image.volumes
+        if os.path.normpath(path) not in taken
+    ]
 
 
 def bind(source: str, target: str) -> Mount:

@@ -91,6 +91,8 @@ class Image:
     """Absolute path of the shell inside: /bin/bash if it is there, else /bin/sh."""
     user: str = ""
     """Who runs in it, as the image says; empty: root."""
+    volumes: tuple[str, ...] = ()
+    """Folders that are not part of the container, as the image says."""
 
 
 @dataclass(frozen=True)

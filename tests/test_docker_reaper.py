@@ -275,6 +275,34 @@ def test_what_is_too_deep_for_the_engine_goes_too() -> None:
 
 
 @pytest.mark.docker
+def test_what_is_too_deep_in_a_volume_of_the_image_goes_with_the_next_look() -> None:
+    """The engine removes the container, and says nothing of the volume that stays."""
+    dig = "cat /data/note; cd /data; for i in $(seq 1000); do mkdir d; cd d; done"
+    with (
+        TemporaryDirectory(prefix="bw-", dir="/tmp") as folder,
+        PrivateEngine(Path(folder)) as engine,
+        closing(docker.APIClient(engine.host)) as client,
+    ):
+        images.ensure_busybox(client)
+        container = client.create_container(BUSYBOX, ["sh", "-c", "mkdir /data; echo noted > /data/note"])["Id"]
+        client.start(container)
+        client.wait(container)
+        client.commit(container, repository="with", tag="volume", changes=["VOLUME /data"])
+        engine.limit_files(300)
+        runtime = DockerRuntime(docker_host=engine.host, network="none")
+        with Rig(Path(folder) / "1", runtime) as plain:
+            assert plain.run("true", image="with:volume").exit.ok
+        assert not client.volumes()["Volumes"]
+        with Rig(Path(folder) / "2", runtime) as deep:
+            assert deep.run(dig, image="with:volume").stdout == b"noted\n"
+        assert len(client.volumes()["Volumes"]) == 1
+
+        runtime.reap(run=deep.workspace)
+
+        assert not client.volumes()["Volumes"]
+
+
+@pytest.mark.docker
 def test_things_of_others_stay(client: docker.APIClient) -> None:
     name = f"others-{uuid4().hex}"
     client.create_container(BUSYBOX, ["true"], name=name, labels={"com.example": "x"})
