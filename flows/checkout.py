@@ -125,17 +125,19 @@ class Checkouts:
             self._hold(key, source)
         return checkout
 
-    def prune(self, *, max_bytes: int | None = None, older_than_seconds: float | None = None) -> int:
+    def prune(
+        self, *, max_bytes: int | None = None, older_than_seconds: float | None = None, to_free_bytes: int = 0
+    ) -> int:
         """Remove checkouts that nobody uses; returns the bytes that they took.
 
-        First those not used for ``older_than_seconds``, then the longest unused until the rest is within ``max_bytes``.
-        Leftovers of killed builders go in any case.
+        First those not used for ``older_than_seconds``, then the longest unused until the rest is within ``max_bytes``
+        and ``to_free_bytes`` are free. Leftovers of killed builders go in any case.
         """
         unused_since = time.time() - older_than_seconds if older_than_seconds is not None else float("-inf")
         found = self._all()
         freed, total = 0, sum(size or 0 for _, _, size in found)
         for last_use, key, size in found:
-            too_much = max_bytes is not None and total - freed > max_bytes
+            too_much = freed < to_free_bytes or (max_bytes is not None and total - freed > max_bytes)
             if (size is None or last_use < unused_since or too_much) and self._remove(key):
                 freed += size or 0
         return freed

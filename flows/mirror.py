@@ -8,6 +8,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import logging
+import os
 import re
 import threading
 import time
@@ -22,6 +23,7 @@ from blocks.sources import RepositoryLocation
 from .access import access
 from .batches.errors import PermanentError, Stopped
 from .gitcommand import MOST_LISTED_BYTES, GitFailed, git, records
+from .locks import FileLock
 from .scratch import scratch_folder
 
 log = logging.getLogger(__name__)
@@ -29,6 +31,7 @@ log = logging.getLogger(__name__)
 NETWORK_TIMEOUT_SECONDS = 1800.0
 _LIST_TIMEOUT_SECONDS = 120.0
 _LOCK_TICK_SECONDS = 0.05
+_LOCK = ".lock"
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -91,6 +94,10 @@ class Mirror:
         digest = hashlib.sha256(f"{self._location.name}\0{self._location.url}".encode()).hexdigest()
         return self._folder / f"{digest[:32]}.git"
 
+    @property
+    def _lock(self) -> Path:
+        return self.git_dir.with_suffix(_LOCK)
+
     def default_branch(self) -> Branch:
         """The branch that HEAD names, at its current commit. Raises NoDefaultBranch, GitError."""
         references = self._references
@@ -124,6 +131,8 @@ class Mirror:
 
     def fetch(self, commit: str) -> None:
         """Have everything of one commit, without its history. Raises GitError."""
+        with suppress(FileNotFoundError):
+            os.utime(self._lock)  # its time is that of the last use
         if self._has(commit):
             return
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -213,7 +222,7 @@ class Mirror:
     @contextmanager
     def _locked(self) -> Iterator[int]:
         """Only one process writes. Git's children inherit the lock: a fetch that outlives us keeps others out."""
-        with self.git_dir.with_suffix(".lock").open("w") as file:
+        with self._lock.open("w") as file:
             while not _try_lock(file.fileno()):
                 if self._cancel is not None and self._cancel.is_set():
                     raise Stopped
@@ -254,6 +263,27 @@ class Mirror:
             log.info("%s: the server gives no single commits; fetching all branches and tags", self.repository)
             fetch("--", self._location.url, "+refs/heads/*:refs/all/heads/*", "+refs/tags/*:refs/all/tags/*")
             git(["update-ref", self._reference_to(commit), commit], git_dir=self.git_dir)
+
+
+def prune_mirrors(folder: Path, *, older_than_seconds: float) -> int:
+    """Remove the mirrors in ``folder`` that no run asked for in so many seconds; returns how many.
+
+    Nothing says that a run still reads one: be it longer than any run works.
+    """
+    unused_since, count = time.time() - older_than_seconds, 0
+    for git_dir in folder.glob("*.git"):
+        lock = FileLock(git_dir.with_suffix(_LOCK))
+        if not lock.try_take():
+            continue
+        try:
+            if lock.path.stat().st_mtime < unused_since:
+                with scratch_folder(folder) as scratch:
+                    git_dir.rename(scratch / git_dir.name)
+                lock.remove()
+                count += 1
+        finally:
+            lock.release()
+    return count
 
 
 def _try_lock(fd: int) -> bool:

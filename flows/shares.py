@@ -44,12 +44,11 @@ from .batches.workspaces import Workspace
 from .checkout import Checkouts
 from .execution import Limits, Setting, WorkspaceRun
 from .ledger import Ledger
+from .leftovers import remove_leftovers
 from .resolution import fetch
-from .scratch import sweep
 from .staging import stage_mounts
 from .step_cache import StepCache, record_key, stored
 from .step_runs import Bench
-from .workspace_folders import reap_workspaces
 
 
 class Options(BaseModel):
@@ -245,7 +244,7 @@ class Share:
         Raises MountError, RuntimeTrouble.
         """
         around = self._surroundings
-        self._remove_leftovers()
+        remove_leftovers(self._surroundings.home, self._surroundings.runtime.reap)
         checkouts = self._stack.enter_context(Checkouts(around.home / "checkouts"))
         self._stack.enter_context(around.runtime.sharing(len(self.left), self.options.workspaces_at_once))
         afterwards = self._stack.enter_context(Afterwards())
@@ -268,14 +267,6 @@ class Share:
             outside=around.outside,
             limits=Limits(self.options.step_timeout_seconds, self.options.workspace_timeout_seconds),
         )
-
-    def _remove_leftovers(self) -> None:
-        """What killed processes left. Containers go before the folders, which they may still have mounted."""
-        home = self._surroundings.home
-        reap_workspaces(home / "workspaces", self._surroundings.runtime.reap)
-        Checkouts(home / "checkouts").prune()
-        for folder in ("mirrors", "mounts"):
-            sweep(home / folder)
 
     def _build_and_keep(self, number: int, ended: WorkspaceRun) -> tuple[ChangesetSpec, ...]:
         """The changeset specs; and the outputs, so that they can be built again from the store alone."""

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import stat
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,7 +68,22 @@ def _stage_mount(source: Path, folder: Path) -> StagedMount:
             except OSError:
                 if not target.exists():  # somebody else was first: their copy is the same
                     raise
+        os.utime(target)  # its time is that of the last use
     return StagedMount(target / "content", digest)
+
+
+def prune_mounts(folder: Path, *, older_than_seconds: float) -> int:
+    """Remove the copies in ``folder`` that no run asked for in so many seconds; returns how many.
+
+    Nothing says that a run still shows one: be it longer than any run works.
+    """
+    unused_since, count = time.time() - older_than_seconds, 0
+    for copy in folder.glob("*"):
+        if re.fullmatch("[0-9a-f]{64}", copy.name) and copy.stat().st_mtime < unused_since:
+            with scratch_folder(folder) as scratch, suppress(FileNotFoundError):  # another process may prune, too
+                copy.rename(scratch / copy.name)
+                count += 1
+    return count
 
 
 def _copy(source: Path, target: Path) -> None:

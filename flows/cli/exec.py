@@ -105,14 +105,15 @@ def _run(
     """Run all of it; whether it went well. What goes wrong before the steps is told on standard error, as upstream."""
     from blocks.blobs import Blobs
 
-    from ..executor.benches import open_bench, remove_leftovers
+    from ..executor.benches import JOBS, open_bench
     from ..executor.images import make_ready, static_images
     from ..executor.input_run import InputRun
+    from ..leftovers import remove_leftovers
     from ..step_cache import StepCache
 
     try:
         with _cancelled_by_signals() as cancel:
-            remove_leftovers(place)
+            remove_leftovers(place.home, place.runtime.reap, JOBS)
             given, git_dir = _fetched(given, repository, place, cancel)
             with open_bench(place, f"exec-{uuid4().hex[:12]}", given, git_dir, conditions.files, cancel) as bench:
                 story.images(make_ready(given, place.runtime, cancel), len(static_images(given)))

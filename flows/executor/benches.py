@@ -14,11 +14,10 @@ from blocks.store import ArtifactStore
 
 from ..batches.execution_input import ExecutionInput
 from ..checkout import Checkouts
-from ..scratch import sweep
+from ..leftovers import remove_unused
 from ..shares import mount_sources
 from ..staging import stage_mounts
 from ..step_runs import Bench
-from ..workspace_folders import reap_workspaces
 
 JOBS = "jobs"
 """The folder, in the state folder, for what jobs need while they run."""
@@ -33,19 +32,12 @@ class Place:
     runtime: Runtime
 
 
-def remove_leftovers(place: Place) -> None:
-    """What killed processes left. Containers go before the folders, which they may still have mounted."""
-    reap_workspaces(place.home / "workspaces", place.runtime.reap)
-    Checkouts(place.home / "checkouts").prune()
-    for folder in ("mirrors", "mounts", JOBS):
-        sweep(place.home / folder)
-
-
 @contextmanager
 def open_bench(
     place: Place, run_id: str, given: ExecutionInput, git_dir: Path, files: Path | None, cancel: Event
 ) -> Iterator[Bench]:
     """The bench for the workspace of ``given``, whose commit is in ``git_dir``. Raises MountError."""
+    remove_unused(place.home)
     with Checkouts(place.home / "checkouts") as checkouts:
         yield Bench(
             run_id=run_id,

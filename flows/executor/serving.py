@@ -18,7 +18,8 @@ from blocks.queue_client import Executor, QueueTrouble
 from blocks.store import ArtifactStore
 
 from ..gitcommand import git
-from .benches import Place, remove_leftovers
+from ..leftovers import remove_leftovers
+from .benches import JOBS
 from .configuration import Configuration
 from .job_run import JobRun, Workshop
 from .loop import LiveJob, Loop
@@ -43,7 +44,7 @@ def serve(
     A second signal gives those back: their containers are removed, and the instance gives them to another executor.
     Raises QueueRefused if the instance does not take us, RuntimeTrouble if no engine answers.
     """
-    remove_leftovers(Place(home, store, configuration.engine))
+    remove_leftovers(home, configuration.engine.reap, JOBS)
     workshop = Workshop(
         home=home,
         store=store,
