@@ -9,6 +9,7 @@ import time
 from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
+from pathlib import Path
 from threading import Lock, Thread
 from typing import Any
 
@@ -34,6 +35,7 @@ class Network:
         self._labels, self._lifetime_seconds = labels, lifetime_seconds
         self._old_at = time.monotonic() + lifetime_seconds / 2
         self._started = Future[dict[str, str]]()
+        self._id, self._pid = "none", 0
         self._maker = Thread(target=self._make, name=self.name, daemon=True)
         self._maker.start()
 
@@ -41,6 +43,21 @@ class Network:
     def is_old(self) -> bool:
         """Whether a reaper elsewhere might soon take it for abandoned."""
         return time.monotonic() > self._old_at
+
+    @property
+    def winds_up(self) -> bool:
+        """Whether connections of those who left it can be seen in it: for a minute they hold their ports.
+
+        Can be seen where the engine's processes are this machine's; elsewhere the next ones may find a port taken.
+        """
+        process = Path(f"/proc/{self._pid}")
+        try:
+            if self._id not in (process / "cgroup").read_text():
+                return False
+            # A line each, below one that names the columns.
+            return any((process / "net" / table).read_text().count("\n") > 1 for table in ("tcp", "tcp6"))
+        except OSError:
+            return False
 
     def join(self, mounted: Collection[str]) -> dict[str, Any]:
         """Wait until a container can join it. Returns what its host configuration must hold. Raises RuntimeTrouble.
@@ -65,6 +82,7 @@ class Network:
                 self._create()
                 self._engine.api.start(self.name)
                 told = self._engine.api.inspect_container(self.name)
+            self._id, self._pid = told["Id"], int(told["State"]["Pid"])
             self._started.set_result({target: told[path] for path, target in _NAMES.items() if told.get(path)})
         except Exception as error:
             self._started.set_exception(error)
@@ -133,7 +151,8 @@ class Networks:
     def give_back(self, network: Network) -> list[Removal]:
         """Nothing runs in it any more. Returns what is being removed."""
         with self._lock:
-            if self._keepers and len(self._idle) < self._to_come and not network.is_old:
+            is_of_use = self._keepers and len(self._idle) < self._to_come
+            if is_of_use and not network.is_old and not network.winds_up:
                 self._idle.append(network)
                 return []
         return [network.remove()]

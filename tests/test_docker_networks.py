@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 
 import docker
 import pytest
 
 from blocks.docker_runtime import DockerRuntime
+from infra.images import HOST
 from tests import images
+from tests.hostile_host import python
 from tests.rooms import BUSYBOX, Rig, left_over
 
 pytestmark = pytest.mark.docker
@@ -53,6 +56,30 @@ def test_a_network_is_never_that_of_another_image(runtime: DockerRuntime, tmp_pa
         assert networks.take(own, {}, 600) is first
         for network in (first, again, theirs):
             network.remove().finish()
+
+
+def test_no_port_is_taken_by_who_was_there_before(runtime: DockerRuntime, tmp_path: Path) -> None:
+    """A connection that was closed holds its port for a minute."""
+    with closing(docker.APIClient()) as client:
+        images.ensure_host_image(client)
+    serve = python("""
+        import socket
+        with socket.socket() as server:
+            server.bind(("127.0.0.1", 7777))
+            server.listen()
+            client = socket.create_connection(("127.0.0.1", 7777))
+            server.accept()[0].close()
+            client.recv(1)
+            client.close()
+    """)
+    with runtime.sharing(rooms=3, at_once=1):
+        with Rig(tmp_path / "1", runtime) as first:
+            assert first.run(serve, image=HOST).exit.ok
+        with Rig(tmp_path / "2", runtime) as second:
+            ended = second.run(serve, image=HOST)
+
+    assert ended.exit.ok, ended.stderr
+    assert [left_over(runtime, rig.workspace) for rig in (first, second)] == [[], []]
 
 
 def test_a_network_that_may_be_broken_is_not_kept(runtime: DockerRuntime, tmp_path: Path) -> None:
