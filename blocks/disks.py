@@ -23,20 +23,20 @@ _RESERVE_SHARE = 0.01
 
 _FILE_BYTES = 16 << 10
 """What a file counts for beside its content: file systems plan for one in so many bytes."""
-_MEASURE_SECONDS = 5.0
+_MEASURE_SECONDS = 2.0
 _SETTLE_SECONDS = 10.0
 """How long the room that somebody took may need to be free again."""
 
 
-def is_nearly_full(folder: Path) -> bool:
-    """Whether the file system of ``folder`` has no more than the reserve, of room or of files."""
+def is_nearly_full(folder: Path, part: float = 1.0) -> bool:
+    """Whether the file system of ``folder`` has no more than (this ``part`` of) the reserve, of room or of files."""
     try:
         disk = os.statvfs(folder)
     except OSError:
         return False
-    room = disk.f_bavail * disk.f_frsize <= min(_RESERVE_BYTES, _RESERVE_SHARE * disk.f_blocks * disk.f_frsize)
+    room = disk.f_bavail * disk.f_frsize <= part * min(_RESERVE_BYTES, _RESERVE_SHARE * disk.f_blocks * disk.f_frsize)
     # Some file systems make room for files as they need it, and say 0.
-    files = disk.f_files > 0 and disk.f_favail <= min(_RESERVE_FILES, _RESERVE_SHARE * disk.f_files)
+    files = disk.f_files > 0 and disk.f_favail <= part * min(_RESERVE_FILES, _RESERVE_SHARE * disk.f_files)
     return room or files
 
 
@@ -71,10 +71,14 @@ class DiskUser:
         if not is_nearly_full(self._folder):
             return False
         among = self._among
-        with among.lock:
+        if not among.lock.acquire(blocking=False):
+            return False  # somebody measures; nobody need wait for that
+        try:
             if among.chosen is None and time.monotonic() >= among.next_at:
                 among.chosen = max(among.all, key=lambda one: one._written_bytes()) if among.all[1:] else self
             return among.chosen is self
+        finally:
+            among.lock.release()
 
 
 @dataclass

@@ -140,7 +140,7 @@ class Bounds:
     """What git may take, where it reads what others wrote: it needs far more memory than that has bytes."""
 
     disk: Path
-    """A folder on the disk that git writes to. Nearly full, it ends git with an OSError (ENOSPC)."""
+    """A folder on the disk that git writes to. With half of the reserve gone, git is ended: an OSError (ENOSPC)."""
     memory_bytes: int | None = 3 << 30
     """Enough for what a diff may hold: files of half a gigabyte, before and after."""
     file_bytes: int | None = None
@@ -155,7 +155,7 @@ class Bounds:
                     resource.prlimit(pid, what, (most, most))
 
     def check_disk(self) -> None:
-        if is_nearly_full(self.disk):
+        if is_nearly_full(self.disk, 0.5):  # a step that filled it is ended before
             raise OSError(ENOSPC, os.strerror(ENOSPC), str(self.disk))
 
 
@@ -222,8 +222,14 @@ def records(
     """
     shown = tuple(os.fsdecode(arg) for arg in args)
     with _process(_command(args, git_dir, None), shown, env=env or {}) as process:
-        late = Timer(timeout_seconds, _kill, [process])
-        late.start()
+        is_late = Event()
+
+        def end() -> None:
+            is_late.set()
+            _kill(process)
+
+        timer = Timer(timeout_seconds, end)
+        timer.start()
         try:
             rest, count = b"", 0
             while piece := _pipe(process.stdout).read(_PIECE_BYTES):
@@ -235,9 +241,8 @@ def records(
             stderr = _pipe(process.stderr).read().decode("utf-8", "replace").strip()
             exit_code = process.wait()
         finally:
-            was_late = late.finished.is_set()
-            late.cancel()
-    if was_late:
+            timer.cancel()
+    if is_late.is_set():
         raise GitTooSlow(shown, None, f"it did not end within {timeout_seconds:g} s")
     if exit_code not in expected:
         raise _error(shown, exit_code, stderr)

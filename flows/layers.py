@@ -20,7 +20,7 @@ from types import MappingProxyType
 from typing import Literal
 
 from flows import gitindex
-from flows.untrusted import Folder, Found, LayerRefused, above
+from flows.untrusted import Folder, Found, LayerRefused, above, split
 
 UPPER = "upper"
 DELETED = "deleted"
@@ -72,13 +72,16 @@ class State:
         """
         upper = layer / UPPER
         found: list[Found] = []
-        if upper.is_dir() and not upper.is_symlink():
-            with Folder(upper) as folder:
+        with ExitStack() as stack:
+            base = stack.enter_context(Folder(self.base))
+            if upper.is_dir() and not upper.is_symlink():
+                folder = stack.enter_context(Folder(upper))
                 found = list(folder.scan())
-        with Folder(self.base) as base:
             entries = _Merge(self.entries, base).apply(deleted_list(layer), found, upper)
-            look = None if since is None else _Look(self.times, base, upper, since, time.time())
-            untold = look is not None and any(map(look.is_untold, found))
+            untold = False
+            if found and since is not None:
+                look = _Look(self.times, base, folder, since, time.time())
+                untold = any(map(look.is_untold, found))
         times = dict(self.times) | {one.path: one.status.st_mtime_ns for one in found}
         return State(self.base, MappingProxyType(entries), MappingProxyType(times), untold)
 
@@ -194,7 +197,7 @@ class _Look:
 
     times: Mapping[bytes, int]
     base: Folder
-    upper: Path
+    upper: Folder
     since: float
     until: float
 
@@ -211,8 +214,13 @@ class _Look:
             return True
         if found.kind == "file" and status.st_nlink > 1:
             return True
-        path = os.path.join(os.fsencode(self.upper), found.path)
-        return found.kind != "link" and any(name.startswith("user.") for name in os.listxattr(path))
+        return found.kind != "link" and any(name.startswith("user.") for name in self._attributes(found))
+
+    def _attributes(self, found: Found) -> list[str]:
+        if found.kind == "folder":
+            return os.listxattr(self.upper.folder(found.path))
+        above, name = split(found.path)
+        return os.listxattr(b"/proc/self/fd/%d/%s" % (self.upper.folder(above), name), follow_symlinks=False)
 
     def _time_below(self, path: bytes) -> int | None:
         """Of what stood at ``path`` before: the copy of it that an overlay makes to change something else has it."""

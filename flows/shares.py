@@ -244,7 +244,7 @@ class Share:
         Raises MountError, RuntimeTrouble.
         """
         around = self._surroundings
-        remove_leftovers(self._surroundings.home, self._surroundings.runtime.reap)
+        remove_leftovers(around.home, around.runtime.reap)
         checkouts = self._stack.enter_context(Checkouts(around.home / "checkouts"))
         self._stack.enter_context(around.runtime.sharing(len(self.left), self.options.workspaces_at_once))
         afterwards = self._stack.enter_context(Afterwards())

@@ -10,7 +10,19 @@ from pathlib import Path
 import pytest
 
 from flows.batches.errors import PermanentError, TemporaryError
-from flows.gitcommand import Bounds, GitError, GitFailed, GitUnavailable, ObjectMissing, ObjectReader, entries, git
+from flows.gitcommand import (
+    Bounds,
+    GitError,
+    GitFailed,
+    GitTooLarge,
+    GitTooSlow,
+    GitUnavailable,
+    ObjectMissing,
+    ObjectReader,
+    entries,
+    git,
+    records,
+)
 from tests.gitrepos import make_repository, run_git
 
 
@@ -205,3 +217,16 @@ def test_git_is_ended_before_the_disk_is_full(repository: Path, tmp_path: Path) 
         assert time.monotonic() - began < 30
     finally:
         subprocess.run(["umount", disk], check=True)
+
+
+def test_records_come_as_they_are_written_and_end_in_time(repository: Path) -> None:
+    git_dir = repository / ".git"
+    run = ["-c", "alias.say=!sh -c", "say"]
+
+    assert list(records([*run, r"printf 'a\0b\n\0'"], git_dir=git_dir, most_bytes=5)) == [b"a", b"b\n"]
+    with pytest.raises(GitTooLarge, match="more than 4 bytes"):
+        list(records([*run, r"printf 'a\0b\n\0'"], git_dir=git_dir, most_bytes=4))
+    with pytest.raises(GitTooSlow, match=r"within 0\.2 s"):
+        list(records([*run, "sleep 60"], git_dir=git_dir, most_bytes=4, timeout_seconds=0.2))
+    with pytest.raises(GitFailed, match="Not a valid object name"):
+        list(records(["ls-tree", "-z", "nothing"], git_dir=git_dir, most_bytes=4))
