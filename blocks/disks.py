@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import subprocess
 import time
-from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -47,12 +46,15 @@ def used_bytes(folder: Path) -> int:
 
 
 class DiskUser:
-    """Somebody who writes to a disk, beside others in this process. Use as a context manager."""
+    """Somebody who writes to a disk, beside others in this process. Use as a context manager.
+
+    ``written_bytes`` must not raise.
+    """
 
     def __init__(self, folder: Path, written_bytes: Callable[[], int]) -> None:
         """``folder`` is on the disk. ``written_bytes`` tells what is there because of this one; may take a while."""
         self._folder, self._written_bytes = folder, written_bytes
-        self._among = _USERS[os.stat(folder).st_dev]
+        self._among = _USERS.setdefault(os.stat(folder).st_dev, _Users())
 
     def __enter__(self) -> DiskUser:
         with self._among.lock:
@@ -67,18 +69,29 @@ class DiskUser:
                 among.chosen, among.next_at = None, time.monotonic() + _SETTLE_SECONDS
 
     def must_stop(self) -> bool:
-        """Whether the disk is nearly full, and this one wrote the most to it. One at a time is told so."""
-        if not is_nearly_full(self._folder):
-            return False
+        """Whether the disk is nearly full, and this one wrote the most to it. One at a time is told so.
+
+        Holds up nobody but the one that has to measure.
+        """
         among = self._among
-        if not among.lock.acquire(blocking=False):
-            return False  # somebody measures; nobody need wait for that
+        if not is_nearly_full(self._folder):
+            if among.chosen is self:
+                with among.lock:
+                    among.chosen = None  # there was room again before it was told
+            return False
+        with among.lock:
+            if among.is_choosing or among.chosen or time.monotonic() < among.next_at:
+                return among.chosen is self
+            among.is_choosing, users = True, list(among.all)
         try:
-            if among.chosen is None and time.monotonic() >= among.next_at:
-                among.chosen = max(among.all, key=lambda one: one._written_bytes()) if among.all[1:] else self
-            return among.chosen is self
+            most = max(users, key=lambda one: one._written_bytes()) if users[1:] else self
         finally:
-            among.lock.release()
+            with among.lock:
+                among.is_choosing = False
+        with among.lock:
+            if most in among.all:  # else it has just ended by itself
+                among.chosen = most
+            return among.chosen is self
 
 
 @dataclass
@@ -88,12 +101,13 @@ class _Users:
     all: list[DiskUser] = field(default_factory=list)
     chosen: DiskUser | None = None
     """Who has to stop."""
+    is_choosing: bool = False
     next_at: float = 0.0
     """When the next one is chosen, if the disk is nearly full then."""
     lock: Lock = field(default_factory=Lock)
 
 
-_USERS: defaultdict[int, _Users] = defaultdict(_Users)
+_USERS: dict[int, _Users] = {}
 """By device."""
 
 

@@ -117,7 +117,7 @@ class CopyAccess:
         self._send: Tree = {}
         self._files: list[tuple[Place, ReadOnlyFile]] = []
         self._covered: frozenset[bytes] = frozenset()
-        self._closed: Set[bytes] = frozenset()
+        self._odd: Set[bytes] = frozenset()
 
     def mounts(
         self, name: str, labels: Mapping[str, str], layers: Layers, layer: Path, files: Sequence[ReadOnlyFile]
@@ -132,12 +132,10 @@ class CopyAccess:
             self._send = {path: node for path, node in self._before.items() if not is_at_or_below(path, self._covered)}
             self._send |= {folder: Node("folder", b"") for folder in folders_above(self._covered) - self._send.keys()}
         else:
-            # Sent again what the last step changed or closed: its user may not be the next step's.
+            # Sent again what the last step changed, closed or dated: its user may not be the next step's.
             upper = os.fsencode(last / UPPER) + b"/"
             self._send = {
-                path: node
-                for path, node in self._before.items()
-                if path in self._closed or node.source.startswith(upper)
+                path: node for path, node in self._before.items() if path in self._odd or node.source.startswith(upper)
             }
         self._holds = None
         self._next = None if self._covered else Layers(layers.base, (*layers.layers, layer))
@@ -157,19 +155,21 @@ class CopyAccess:
         if self._volume is None:
             return None
         try:
-            folder = Path(self._engine.api.inspect_volume(self._volume)["Mountpoint"])
+            folder = self._engine.api.inspect_volume(self._volume)["Mountpoint"]
         except ENGINE_ERRORS:
             return None
-        return folder if folder.is_dir() else None
+        return Path(folder) if os.path.isdir(folder) else None  # only root may look there
 
     def collect(self, container: str, cancel: Event) -> None:
         with self._engine.trouble("cannot read the workspace back from the engine"):
             archive, _ = self._engine.api.get_archive(container, WORK)
             with closing(archive):  # read to the end or not: the engine removes no container that it still sends
-                self._closed = harvest(
+                left = harvest(
                     _until(cancel, archive), self._before, self._layer, self._covered, limit_bytes=self._limit_bytes
                 )
-        self._holds = self._next
+        self._odd = left.odd
+        # What no layer keeps the next step must not find either: its result would depend on it, and its key would not.
+        self._holds = None if left.special else self._next
 
     def release(self, container: str) -> Removal:
         volume = None
@@ -230,12 +230,9 @@ def image_volumes(engine: Engine, image: Image, labels: Mapping[str, str], mount
     if engine.is_podman:  # whose volumes, made with a container, have no labels
         return []
     taken = {os.path.normpath(mount["Target"]) for mount in mounts}
+    paths = {os.path.normpath("/" + path.lstrip("/")) for path in image.volumes}
     options = {"Labels": dict(labels)}
-    return [
-        {"Type": "volume", "Target": path, "VolumeOptions": options}
-        for path in image.volumes
-        if os.path.normpath(path) not in taken
-    ]
+    return [{"Type": "volume", "Target": path, "VolumeOptions": options} for path in sorted(paths - taken)]
 
 
 def bind(source: str, target: str) -> Mount:

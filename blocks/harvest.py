@@ -11,6 +11,7 @@ import stat
 import sys
 import tarfile
 from collections.abc import Collection, Iterable, Iterator, Set
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, cast
 
@@ -43,13 +44,22 @@ class ChunkReader:
         return b"".join(parts)
 
 
+@dataclass(frozen=True)
+class Left:
+    """What a step left in the copy that no layer keeps."""
+
+    odd: Set[bytes]
+    """The paths whose permissions or times are not as they would be sent."""
+    special: Set[bytes]
+    """Pipes, sockets, devices."""
+
+
 def harvest(
     archive: Iterable[bytes], before: Tree, layer: Path, covered: Collection[bytes], *, limit_bytes: int = sys.maxsize
-) -> Set[bytes]:
+) -> Left:
     """Write what differs from ``before`` to ``layer``, in the form of ``blocks.runtime.Layers``.
 
     ``archive``: a tar of /work. ``covered``: paths that files were put at; they count as unchanged.
-    Returns the paths whose permissions are not as they would be sent: a layer does not keep that.
     Raises RuntimeUnavailable if the archive cannot be what an engine sends, ContainerRefused if more than
     ``limit_bytes`` were changed, or a hard link leads to a covered path.
     """
@@ -77,7 +87,7 @@ def harvest(
     gone = comparison.gone()
     if gone:
         (layer / DELETED).write_bytes(b"".join(path + b"\0" for path in gone))
-    return comparison.closed
+    return Left(comparison.odd, comparison.special)
 
 
 class _Comparison:
@@ -91,8 +101,8 @@ class _Comparison:
         self._ways = folders_above(covered) - before.keys()
         self._seen: dict[bytes, Node] = {}
         """Of a link ``source`` is the target itself."""
-        self._special: set[bytes] = set()
-        self.closed: set[bytes] = set()
+        self.special: set[bytes] = set()
+        self.odd: set[bytes] = set()
 
     def take(self, member: tarfile.TarInfo) -> None:
         path = _path(member.name)
@@ -105,7 +115,7 @@ class _Comparison:
             if problem := excess(self._new_entries, self._new_path_bytes):
                 raise ContainerRefused(f"what the step left cannot be kept: {problem}")
         if not member.issym() and member.mode != open_mode(member.mode | (stat.S_IFDIR if member.isdir() else 0)):
-            self.closed.add(path)
+            self.odd.add(path)
         if member.isdir():
             self._take_folder(path, was)
         elif member.issym():
@@ -116,8 +126,10 @@ class _Comparison:
             content = self._members.extractfile(member)
             if content is not None:
                 self._take_file(path, content, member.size, was, executable=bool(member.mode & stat.S_IXUSR))
+            if was is not None and int(os.stat(self._seen[path].source).st_mtime) != int(member.mtime):
+                self.odd.add(path)
         else:
-            self._special.add(path)
+            self.special.add(path)
 
     def gone(self) -> list[bytes]:
         """What was there before, is not any more, and whose folder still is; sorted."""
@@ -149,8 +161,8 @@ class _Comparison:
             link = f"{os.fsdecode(path)!r} is a hard link to {os.fsdecode(first)!r}"
             raise ContainerRefused(f"{link}, which the step is only shown; let it copy that")
         one = self._seen.get(first)
-        if first in self._special:
-            self._special.add(path)
+        if first in self.special:
+            self.special.add(path)
             return
         if one is None or one.kind == "folder":
             raise tarfile.ReadError(f"a hard link to {first!r}, which is no file before it")

@@ -56,14 +56,14 @@ _SPARSE_CONFIG = """\
 
 
 class CheckoutRefused(PermanentError):
-    """The repository holds something that git does not put on a disk."""
+    """The repository holds something that git does not put on a disk, or more than this one has room for."""
 
-    def __init__(self, commit: str, reason: str) -> None:
-        super().__init__(commit, reason)
-        self.commit, self.reason = commit, reason
+    def __init__(self, commit: str, reason: str, hint: str = "exclude the repository from the batch spec") -> None:
+        super().__init__(commit, reason, hint)
+        self.commit, self.reason, self.hint = commit, reason, hint
 
     def __str__(self) -> str:
-        return f"commit {self.commit} cannot be checked out: {self.reason}; exclude the repository from the batch spec"
+        return f"commit {self.commit} cannot be checked out: {self.reason}; {self.hint}"
 
 
 @dataclass(frozen=True)
@@ -245,7 +245,8 @@ def _check_out(source: _Source, tree: Path, locks: tuple[FileLock, ...]) -> int:
         if error.errno != ENOSPC:
             raise
         place = f"{error.strerror} where checkouts are kept: {tree.parent.parent}"
-        raise CheckoutRefused(source.commit, f"{place}; free some space there") from error
+        hint = "free some space there, or exclude the repository from the batch spec"
+        raise CheckoutRefused(source.commit, place, hint) from error
     except GitFailed as error:
         refused = re.search(r"invalid path '.*'", error.stderr)
         if refused is None:

@@ -92,10 +92,10 @@ class DiffCollector:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        for process in (self._reader, self._differ):
-            if process is not None:
-                process.__exit__(kind, error, at)
-        self._reader = self._differ = self._tree = self._git_dir = None
+        if self._reader is not None:
+            self._reader.__exit__(kind, error, at)
+        self._leave_differ()
+        self._reader = self._tree = self._git_dir = None
         remove_tree(self._scratch)
 
     def collect(self, state: State, before: Sequence[FileDiff] = ()) -> bytes:
@@ -114,7 +114,8 @@ class DiffCollector:
         step, so what an earlier step added stays tracked when a later one makes git ignore it, and what an earlier
         step deleted comes back only where git does not ignore it. Without it the state counts as made by one step.
 
-        Raises LayerRefused for what git does not take or no diff can hold, TemporaryError when git or the disk fails.
+        Raises LayerRefused for what git does not take or no diff can hold, TemporaryError when git fails, OSError when
+        the disk does or is nearly full.
         """
         changed = {path: entry for path, entry in state.entries.items() if not _is_gits_own(path)}
         if not changed:
@@ -136,8 +137,12 @@ class DiffCollector:
         if not self._checkout.sparse_path and is_plain(base, changed, {entry.path for entry in tracked}):
             now = make_tree(with_changes(base, changed, self._objects), self._objects)
             self._objects.write(git_dir)
-            with out.open("wb") as file:
-                self._tree_differ(git_dir).diff_to(file, tree, now)
+            try:
+                with out.open("wb") as file:
+                    self._tree_differ(git_dir).diff_to(file, tree, now)
+            except BaseException:
+                self._leave_differ()
+                raise
             return
         self._objects.write(git_dir)
         try:
@@ -205,6 +210,11 @@ class DiffCollector:
         if self._differ is None:
             self._differ = TreeDiffer(git_dir, (*_DIFF_OPTIONS, "--find-renames"), self._bounds).__enter__()
         return self._differ
+
+    def _leave_differ(self) -> None:
+        if self._differ is not None:
+            self._differ.__exit__(None, None, None)
+            self._differ = None
 
     def _base_tree(self) -> BaseTree:
         if self._reader is None or self._tree is None:

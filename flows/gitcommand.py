@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from errno import ENOSPC
 from pathlib import Path
 from subprocess import PIPE, Popen, TimeoutExpired
-from threading import Event, Timer
+from threading import Event, Thread, Timer
 from typing import IO, NamedTuple, cast
 from uuid import uuid4
 
@@ -152,6 +152,8 @@ class Bounds:
             # Of the memory only what is git's own: it may map as much of a repository as it likes.
             for what, most in ((resource.RLIMIT_DATA, self.memory_bytes), (resource.RLIMIT_FSIZE, self.file_bytes)):
                 if most is not None:
+                    _, hard = resource.prlimit(pid, what)
+                    most = most if hard == resource.RLIM_INFINITY else min(most, hard)
                     resource.prlimit(pid, what, (most, most))
 
     def check_disk(self) -> None:
@@ -230,6 +232,8 @@ def records(
 
         timer = Timer(timeout_seconds, end)
         timer.start()
+        said = _Said(_pipe(process.stderr))
+        said.start()
         try:
             rest, count = b"", 0
             while piece := _pipe(process.stdout).read(_PIECE_BYTES):
@@ -238,14 +242,30 @@ def records(
                     raise GitTooLarge(shown, None, f"it lists more than {most_bytes:,} bytes of paths")
                 *whole, rest = (rest + piece).split(b"\0")
                 yield from whole
-            stderr = _pipe(process.stderr).read().decode("utf-8", "replace").strip()
             exit_code = process.wait()
         finally:
             timer.cancel()
+        said.join()
     if is_late.is_set():
         raise GitTooSlow(shown, None, f"it did not end within {timeout_seconds:g} s")
     if exit_code not in expected:
-        raise _error(shown, exit_code, stderr)
+        raise _error(shown, exit_code, said.text())
+
+
+class _Said(Thread):
+    """Reads what git says on standard error, all the time: git would wait for it. Keeps the beginning."""
+
+    def __init__(self, pipe: IO[bytes]) -> None:
+        super().__init__(name="git-stderr", daemon=True)
+        self._pipe, self._kept = pipe, b""
+
+    def run(self) -> None:
+        with suppress(ValueError, OSError):  # closed by who has had enough
+            while piece := self._pipe.read(_PIECE_BYTES):
+                self._kept += piece[: _PIECE_BYTES - len(self._kept)]
+
+    def text(self) -> str:
+        return self._kept.decode("utf-8", "replace").strip()
 
 
 class ObjectReader:
@@ -401,9 +421,9 @@ def _process(
     except GitCommandNotFound as error:
         raise GitFailed(shown, None, "git is not installed, or not in PATH: install git 2.34 or newer") from error
     process = cast("Popen[bytes]", running.proc)
-    if bounds is not None:
-        bounds.apply(process.pid)
     try:
+        if bounds is not None:
+            bounds.apply(process.pid)
         yield process
     except BaseException:
         _kill(process)

@@ -28,9 +28,15 @@ DELETED = "deleted"
 _LARGEST_READ_BYTES = 64 << 20
 """An index of half a million files: what a step calls an index or a reflog, and is larger, counts as it is and is never
 held in memory."""
+_TELLING = re.compile(r"user\.|system\.posix_acl_")
+"""Extended attributes that steps can set and see."""
 _REFLOG_TIME = re.compile(rb"(?<=> )\d+ [+-]\d{4}(?=\t|$)", re.MULTILINE)
 
 Kind = Literal["file", "link", "folder", "gone"]
+Untold = Literal["nothing", "kept", "lost"]
+
+_CLOCK_SECONDS = 0.02
+"""How far the times that a file system gives may be behind the clock."""
 
 
 @dataclass(slots=True)
@@ -62,8 +68,11 @@ class State:
     entries: Mapping[bytes, Entry] = field(default_factory=lambda: MappingProxyType({}))
     times: Mapping[bytes, int] = field(default_factory=lambda: MappingProxyType({}), compare=False)
     """When what the layers have at a path was modified, in ns: of folders that merely hold a change, too."""
-    untold: bool = False
-    """Whether the last layer holds what a later step can see and ``state_digest`` does not tell."""
+    is_touched: bool = False
+    """Whether the last layer holds anything."""
+    untold: Untold = "nothing"
+    """What the last layer holds that a later step can see and ``state_digest`` does not tell; and if that is something,
+    whether a packed layer keeps it."""
 
     def with_layer(self, layer: Path, since: float | None = None) -> State:
         """The state after one more layer. Raises LayerRefused.
@@ -77,13 +86,13 @@ class State:
             if upper.is_dir() and not upper.is_symlink():
                 folder = stack.enter_context(Folder(upper))
                 found = list(folder.scan())
-            entries = _Merge(self.entries, base).apply(deleted_list(layer), found, upper)
-            untold = False
+            deleted = deleted_list(layer)
+            entries = _Merge(self.entries, base).apply(deleted, found, upper)
+            untold: Untold = "nothing"
             if found and since is not None:
-                look = _Look(self.times, base, folder, since, time.time())
-                untold = any(map(look.is_untold, found))
+                untold = _Look(self, base, folder, since - _CLOCK_SECONDS, time.time()).untold(found)
         times = dict(self.times) | {one.path: one.status.st_mtime_ns for one in found}
-        return State(self.base, MappingProxyType(entries), MappingProxyType(times), untold)
+        return State(self.base, MappingProxyType(entries), MappingProxyType(times), bool(found or deleted), untold)
 
 
 def merge(layers: Sequence[Path], base: Path) -> State:
@@ -99,7 +108,7 @@ def state_digest(state: State) -> str:
 
     Covers every changed path with its kind, permission bits, owner and content or link target, ignored files and the
     steps' own ``.git`` included, without times: those of a reflog and the stat data of an index are left out, too. They
-    differ from run to run though the steps did the same. What else it leaves out makes a state ``untold``.
+    differ from run to run though the steps did the same. What else it leaves out a state has as ``untold``.
     Hashes each file once: states that grew from one another share what was hashed.
     """
     total = hashlib.sha256()
@@ -193,28 +202,36 @@ class _Merge:
 
 @dataclass(frozen=True)
 class _Look:
-    """At a layer that was written between ``since`` and ``until``, on layers with these ``times``."""
+    """At a layer that was written between ``since`` and ``until``, on the state ``below``."""
 
-    times: Mapping[bytes, int]
+    below: State
     base: Folder
     upper: Folder
     since: float
     until: float
 
-    def is_untold(self, found: Found) -> bool:
-        """Whether a later step can see more of an entry than its kind, mode, owner and content.
+    def untold(self, found: Sequence[Found]) -> Untold:
+        """Whether a later step can see more of the entries than their kind, mode, owner and content.
 
-        A pipe or socket; a second name of a file; extended attributes; a time that somebody set. The order of the
-        times that a step's own writing left is nothing to rely on: it counts as told.
+        Pipes and sockets; second names of a file; extended attributes; times that somebody set. The order of the times
+        that a step's own writing left is nothing to rely on: it counts as told.
         """
+        if any(map(self._is_lost, found)):
+            return "lost"
+        return "kept" if any(map(self._is_kept, found)) else "nothing"
+
+    def _is_lost(self, found: Found) -> bool:
+        if found.kind == "special":
+            return not (stat.S_ISFIFO(found.status.st_mode) or stat.S_ISSOCK(found.status.st_mode))
+        return found.kind in ("file", "folder") and any(map(_TELLING.match, self._attributes(found)))
+
+    def _is_kept(self, found: Found) -> bool:
         if found.kind in ("whiteout", "special"):
             return found.kind == "special"
         status = found.status
-        if not self.since <= status.st_mtime <= self.until and status.st_mtime_ns != self._time_below(found.path):
-            return True
         if found.kind == "file" and status.st_nlink > 1:
             return True
-        return found.kind != "link" and any(name.startswith("user.") for name in self._attributes(found))
+        return not self.since <= status.st_mtime <= self.until and not self._had_this_time(found)
 
     def _attributes(self, found: Found) -> list[str]:
         if found.kind == "folder":
@@ -222,12 +239,22 @@ class _Look:
         above, name = split(found.path)
         return os.listxattr(b"/proc/self/fd/%d/%s" % (self.upper.folder(above), name), follow_symlinks=False)
 
-    def _time_below(self, path: bytes) -> int | None:
-        """Of what stood at ``path`` before: the copy of it that an overlay makes to change something else has it."""
-        if path in self.times:
-            return self.times[path]
-        base = self.base.status(path)
-        return base.st_mtime_ns if base else None
+    def _had_this_time(self, found: Found) -> bool:
+        """Whether it is what was there before, with its time: an overlay makes such copies to change something else."""
+        path = found.path
+        entry = self.below.entries.get(path)
+        if path in self.below.times:
+            time_below: int | None = self.below.times[path]
+        else:
+            status = self.base.status(path)
+            time_below = status.st_mtime_ns if status else None
+        if found.status.st_mtime_ns != time_below or found.kind == "link":
+            return False
+        if found.kind == "folder":
+            return True
+        with ExitStack() as stack:
+            below = stack.enter_context(Folder(entry.upper)) if entry and entry.kind == "file" else self.base
+            return _content_digest(below, path, "file") == _content_digest(self.upper, path, "file")
 
 
 def _entry(found: Found, upper: Path) -> Entry:

@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 KEPT_SECONDS = 14 * 24 * 3600.0
 """How long what no run uses is kept for the next one: checkouts, mirrors, copies of mounts."""
-KEPT_ON_A_SHORT_DISK_SECONDS = 2 * 24 * 3600.0
+KEPT_ON_A_SHORT_DISK_SECONDS = 7 * 24 * 3600.0
 """Longer than any run works, and less than people forget."""
 SHORT_SHARE, SHORT_BYTES = 0.1, 20 << 30
 """With less of the disk free than both, mirrors and copies go sooner, and checkouts from the longest unused on."""
@@ -37,11 +37,15 @@ def remove_leftovers(home: Path, reap: Callable[[Collection[str]], object], *fol
 def remove_unused(home: Path) -> None:
     """Remove what no run used lately; when the disk is short, what none used for some days, and more checkouts."""
     home.mkdir(parents=True, exist_ok=True)
-    disk = shutil.disk_usage(home)
-    lack = min(int(disk.total * SHORT_SHARE), SHORT_BYTES) - disk.free
-    seconds = KEPT_ON_A_SHORT_DISK_SECONDS if lack > 0 else KEPT_SECONDS
+    seconds = KEPT_ON_A_SHORT_DISK_SECONDS if _lacking_bytes(home) > 0 else KEPT_SECONDS
     gone = prune_mirrors(home / "mirrors", older_than_seconds=seconds)
     gone += prune_mounts(home / "mounts", older_than_seconds=seconds)
-    freed = Checkouts(home / "checkouts").prune(older_than_seconds=KEPT_SECONDS, to_free_bytes=lack)
+    freed = Checkouts(home / "checkouts").prune(older_than_seconds=KEPT_SECONDS, to_free_bytes=_lacking_bytes(home))
     if gone or freed:
         log.info("removed what no run used lately: %d mirrors and mounts, %d MB of checkouts", gone, freed >> 20)
+
+
+def _lacking_bytes(home: Path) -> int:
+    """How much more should be free on the disk; less than 0 if there is enough."""
+    disk = shutil.disk_usage(home)
+    return min(int(disk.total * SHORT_SHARE), SHORT_BYTES) - disk.free

@@ -5,7 +5,6 @@ Remembers objects and nothing else: no address, no credentials. Steps never see 
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import logging
 import os
@@ -222,12 +221,15 @@ class Mirror:
     @contextmanager
     def _locked(self) -> Iterator[int]:
         """Only one process writes. Git's children inherit the lock: a fetch that outlives us keeps others out."""
-        with self._lock.open("w") as file:
-            while not _try_lock(file.fileno()):
+        lock = FileLock(self._lock)
+        try:
+            while not lock.try_take():
                 if self._cancel is not None and self._cancel.is_set():
                     raise Stopped
                 time.sleep(_LOCK_TICK_SECONDS)
-            yield file.fileno()
+            yield lock.fileno()
+        finally:
+            lock.release()
 
     def _create(self) -> None:
         if self.git_dir.is_dir():
@@ -276,22 +278,18 @@ def prune_mirrors(folder: Path, *, older_than_seconds: float) -> int:
         if not lock.try_take():
             continue
         try:
-            if lock.path.stat().st_mtime < unused_since:
+            if lock.path.stat().st_mtime < unused_since and git_dir.exists():
                 with scratch_folder(folder) as scratch:
                     git_dir.rename(scratch / git_dir.name)
+                    if lock.path.stat().st_mtime >= unused_since:  # just now somebody asked, and was told it is there
+                        (scratch / git_dir.name).rename(git_dir)
+                        continue
+                    count += 1
+            if not git_dir.exists():
                 lock.remove()
-                count += 1
         finally:
             lock.release()
     return count
-
-
-def _try_lock(fd: int) -> bool:
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _branches(references: _References) -> dict[str, str]:

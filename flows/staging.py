@@ -62,13 +62,13 @@ def _stage_mount(source: Path, folder: Path) -> StagedMount:
         _copy(source, copy)
         digest = _digest(copy)
         target = folder / digest
-        if not target.exists():
+        try:
+            os.utime(target)  # its time is that of the last use
+        except FileNotFoundError:
             try:
                 scratch.rename(target)
             except OSError:
-                if not target.exists():  # somebody else was first: their copy is the same
-                    raise
-        os.utime(target)  # its time is that of the last use
+                os.utime(target)  # somebody else was first: their copy is the same
     return StagedMount(target / "content", digest)
 
 
@@ -79,9 +79,14 @@ def prune_mounts(folder: Path, *, older_than_seconds: float) -> int:
     """
     unused_since, count = time.time() - older_than_seconds, 0
     for copy in folder.glob("*"):
-        if re.fullmatch("[0-9a-f]{64}", copy.name) and copy.stat().st_mtime < unused_since:
-            with scratch_folder(folder) as scratch, suppress(FileNotFoundError):  # another process may prune, too
-                copy.rename(scratch / copy.name)
+        with suppress(FileNotFoundError):  # another process may prune, too
+            if not re.fullmatch("[0-9a-f]{64}", copy.name) or copy.stat().st_mtime >= unused_since:
+                continue
+            with scratch_folder(folder) as scratch:
+                moved = copy.rename(scratch / copy.name)
+                if moved.stat().st_mtime >= unused_since:  # just now somebody took it
+                    moved.rename(copy)
+                    continue
                 count += 1
     return count
 

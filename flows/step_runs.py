@@ -56,7 +56,7 @@ class Ran:
     stderr: Path
     diff: Path | None = None
     layer: Path | None = None
-    """None if the step changed nothing, more than may be kept, or wrote a secret to a file."""
+    """None if the step changed nothing, more than may be kept, what cannot be, or wrote a secret to a file."""
     state_digest: str = ""
     leaked_secret: str = ""
     """The name of a secret that stands in what the step changed."""
@@ -284,7 +284,8 @@ class StepRunner:
         tainted = secrets_in_layer(self._masker, self._layers[index])
         leaked = self._leaked_secret(diff, tainted)
         packed: Path | None = spool / "layer"
-        if tainted or digest == plan.state_digest or not self._pack(index, spool / "layer"):
+        is_kept = digest != plan.state_digest and not tainted and state.untold != "lost"
+        if not is_kept or not self._pack(index, spool / "layer"):
             packed = None
         return replace(ran, diff=diff, layer=packed, state_digest=digest, leaked_secret=leaked)
 
@@ -352,13 +353,10 @@ def _digest_after(plan: Plan, known: State, state: State) -> str:
     Where the state's own digest does not tell everything, it depends on how the state came about, from there on.
     """
     before, after = state_digest(known), state_digest(state)
-    if state.untold:
+    tells_all = plan.state_digest == before
+    if state.untold != "nothing" or (state.is_touched and not tells_all):
         return hashlib.sha256(f"{plan.key} {after}".encode()).hexdigest()
-    if after == before:
-        return plan.state_digest
-    if plan.state_digest == before:
-        return after
-    return hashlib.sha256(f"{plan.state_digest} {after}".encode()).hexdigest()
+    return after if tells_all else plan.state_digest
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from blocks.aside import Aside
 from blocks.copied_trees import end_of_archive, merged, pack, pack_files
-from blocks.harvest import ChunkReader, harvest
+from blocks.harvest import ChunkReader, Left, harvest
 from blocks.overlays import Overlays, Stack, make_whiteouts, settle
 from blocks.runtime import ContainerRefused, Layers, ReadOnlyFile, RuntimeUnavailable
 from blocks.workspace_targets import Entry, place_of
@@ -141,11 +141,11 @@ def test_what_was_not_changed_is_not_in_the_layer(tmp_path: Path) -> None:
     layer.mkdir()
     before = merged(Layers(base))
 
-    closed = harvest([*pack(before, b"work"), end_of_archive()], before, layer, ())
+    left = harvest([*pack(before, b"work"), end_of_archive()], before, layer, ())
 
     assert os.listdir(layer / "upper") == []
     assert not (layer / "deleted").exists()
-    assert not closed
+    assert left == Left(frozenset(), frozenset())
 
 
 def test_a_difference_anywhere_in_a_file_is_found(tmp_path: Path) -> None:

@@ -6,12 +6,14 @@ import json
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from blocks.docker_runtime import DockerRuntime
 from blocks.sources import location
 from flows.batches.jobs import CliStep, Job, JobRefused
 from flows.checkout import Checkout, Checkouts
-from flows.executor.bounded_text import BoundedText
+from flows.executor.bounded_text import BoundedText, HeadAndTail
 from flows.executor.cli_mode import read_command
 from flows.executor.configuration import BadConfiguration, read_configuration
 from flows.executor.diff_layer import DiffDoesNotApply, make_layer
@@ -194,3 +196,14 @@ def test_a_workspace_begins_once_however_often_its_set_up_is_tried() -> None:
     story.begins()
 
     assert [json.loads(line)["operation"] for line in lines] == ["EXECUTING_TASK"]
+
+
+@given(st.lists(st.binary(max_size=9), max_size=9))
+def test_of_a_long_stream_both_ends_are_kept(pieces: list[bytes]) -> None:
+    ends = HeadAndTail(5)
+    for piece in pieces:
+        ends.write(piece)
+
+    whole = b"".join(pieces)
+    cut = whole[:5] + b"\n(... %d bytes left out ...)\n" % (len(whole) - 10) + whole[-5:]
+    assert ends.content() == (whole if len(whole) <= 10 else cut)

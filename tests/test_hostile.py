@@ -722,7 +722,6 @@ def test_fifty_thousand_files_are_complete_in_bounded_memory(host: Host, mode: s
 # The step cache
 
 
-@pytest.mark.parametrize("mode", ["overlay"], indirect=True)
 @pytest.mark.parametrize(
     ("left", "other", "look"),
     [
@@ -734,19 +733,52 @@ def test_fifty_thousand_files_are_complete_in_bounded_memory(host: Host, mode: s
             "grep go .git/logs/HEAD",
         ),
         ("echo x > made; ln made again", "echo x > made; cp made again", "find made -links 2 | grep ."),
+        ("touch README.md", "true", "find README.md -newer src/main.py | grep ."),
+        (
+            "echo x > README.md; touch -r src/main.py README.md",
+            "echo x > README.md",
+            "! find README.md -newer src/main.py | grep .",
+        ),
     ],
 )
 def test_no_step_leads_the_cache_astray(host: Host, left: str, other: str, look: str) -> None:
     """What a step leaves that no digest tells: a later step that saw it is not taken for one that did not."""
-    look = f"if {look}; then echo seen > result; fi"
-    host.run(left, look, "cat result > copy", use_cache=True)
+    look = f"if {look}; then echo seen; else echo not; fi > result"
+    fresh = host.run(other, look)
+    host.run(left, look, use_cache=True)
 
-    spread = host.run(other, look, "cat result > copy; true", use_cache=True)
-    again = host.run(left, look, "cat result > copy", use_cache=True)
+    led = host.run(other, look, use_cache=True)
 
-    assert "result" not in host.changes(spread.results[1])
-    assert again.is_cached
-    assert host.changes(again.results[2])["copy"] == b"seen\n"
+    assert host.changes(led.results[1]) == host.changes(fresh.results[1])
+
+
+@EITHER_WAY
+def test_what_led_the_cache_astray_is_gone_when_a_step_removes_it(host: Host) -> None:
+    """And the step that does so is one that changed something."""
+    steps = "mkfifo pipe", "rm pipe", "test ! -p pipe && echo gone > result"
+
+    host.run(*steps[:2], use_cache=True)
+    resumed = host.run(*steps, use_cache=True)
+    host.run("mkfifo pipe", "rm pipe; echo x > f", "if test -p pipe; then echo seen; fi > result", use_cache=True)
+    other = host.run("mkfifo pipe", "echo x > f", "if test -p pipe; then echo seen; fi > result", use_cache=True)
+
+    assert resumed.failure is None
+    assert host.changes(resumed.results[2])["result"] == b"gone\n"
+    assert other.cached == {0}
+    assert host.changes(other.results[2])["result"] == b"seen\n"
+
+
+@EITHER_WAY
+def test_a_step_is_run_again_rather_than_resumed_without_what_it_left(host: Host) -> None:
+    """No packed layer keeps extended attributes."""
+    mark = python("import os; open('new', 'w').close(); os.setxattr('new', 'user.x', b'y')")
+    look = python("import os; open('result', 'w').write(str(os.listxattr('new')))")
+    host.run(mark, "exit 1", image=DEBIAN, use_cache=True)
+
+    again = host.run(mark, look, image=DEBIAN, use_cache=True)
+
+    assert again.cached == set()
+    assert host.changes(again.results[1])["result"] == b"['user.x']"
 
 
 @EITHER_WAY

@@ -6,6 +6,7 @@ import gzip
 import io
 import os
 import stat
+import struct
 import subprocess
 import tarfile
 import tempfile
@@ -206,30 +207,38 @@ def test_the_digest_sees_the_steps_git_but_not_its_clock(base, tmp_path):
     assert len({digest(1), digest(2, staged=False), digest(3, message="something for the next step")}) == 3
 
 
+_NOBODY = 0xFFFFFFFF
+_ENTRIES = [(1, 7, _NOBODY), (2, 7, 7), (4, 5, _NOBODY), (16, 7, _NOBODY), (32, 5, _NOBODY)]
+ACL = struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in _ENTRIES)
+"""User 7 may do everything."""
+
+
 @pytest.mark.parametrize(
-    "change",
+    ("change", "untold"),
     [
-        lambda upper: os.mkfifo(upper / "pipe"),
-        lambda upper: os.mknod(upper / "socket", stat.S_IFSOCK),
-        lambda upper: os.utime(upper / "new", (1, 1)),
-        lambda upper: os.utime(upper / "new", (time.time() + 100,) * 2),
-        lambda upper: os.utime(upper / "folder", (1, 1)),
-        lambda upper: os.utime(upper / "link", (1, 1), follow_symlinks=False),
-        lambda upper: os.link(upper / "new", upper / "again"),
-        lambda upper: os.setxattr(upper / "new", "user.x", b"y"),
-        lambda upper: os.setxattr(upper / "folder", "user.x", b"y"),
+        (lambda upper: os.mkfifo(upper / "pipe"), "kept"),
+        (lambda upper: os.mknod(upper / "socket", stat.S_IFSOCK), "kept"),
+        (lambda upper: os.utime(upper / "new", (1, 1)), "kept"),
+        (lambda upper: os.utime(upper / "new", (time.time() + 100,) * 2), "kept"),
+        (lambda upper: os.utime(upper / "folder", (1, 1)), "kept"),
+        (lambda upper: os.utime(upper / "link", (1, 1), follow_symlinks=False), "kept"),
+        (lambda upper: os.link(upper / "new", upper / "again"), "kept"),
+        (lambda upper: os.setxattr(upper / "new", "user.x", b"y"), "lost"),
+        (lambda upper: os.setxattr(upper / "folder", "user.x", b"y"), "lost"),
+        (lambda upper: os.setxattr(upper / "new", "system.posix_acl_access", ACL), "lost"),
+        (lambda upper: os.mknod(upper / "null", stat.S_IFCHR, os.makedev(1, 3)), "lost"),
     ],
 )
-def test_what_the_digest_does_not_tell_is_noticed(base, tmp_path, change):
+def test_what_the_digest_does_not_tell_is_noticed(base, tmp_path, change, untold):
     since = time.time() - 1
     layer = layer_of(tmp_path / "1", {"new": "x", "folder/new": "x"}, deleted=[b"file"])
     (layer / UPPER / "link").symlink_to("new")
-    assert not State(base).with_layer(layer, since).untold
+    assert State(base).with_layer(layer, since).untold == "nothing"
 
     change(layer / UPPER)
 
-    assert State(base).with_layer(layer, since).untold
-    assert not State(base).with_layer(layer).untold
+    assert State(base).with_layer(layer, since).untold == untold
+    assert State(base).with_layer(layer).untold == "nothing"
 
 
 def test_a_time_that_was_there_before_is_nobodys_message(base, tmp_path):
@@ -238,15 +247,18 @@ def test_a_time_that_was_there_before_is_nobodys_message(base, tmp_path):
     copied = layer_of(tmp_path / "1", {"file": "base\n", "folder/new": "x"})
     os.utime(copied / UPPER / "file", (1, 1))
     below = State(base).with_layer(copied, time.time() - 1)
-    assert not below.untold
+    assert below.untold == "nothing"
     later = time.time() + 1
     again = layer_of(tmp_path / "2", {"folder/new": "x"})
     for name in ("folder", "folder/new"):
         ns = (copied / UPPER / name).stat().st_mtime_ns
         os.utime(again / UPPER / name, ns=(ns, ns))
 
-    assert not below.with_layer(again, later).untold
-    assert State(base).with_layer(again, later).untold
+    assert below.with_layer(again, later).untold == "nothing"
+    assert State(base).with_layer(again, later).untold == "kept"
+    (copied / UPPER / "file").write_text("more\n")
+    os.utime(copied / UPPER / "file", (1, 1))
+    assert State(base).with_layer(copied, time.time() - 1).untold == "kept"
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+import struct
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping
 from typing import BinaryIO, Protocol
@@ -19,6 +20,7 @@ SHORTEST = 4
 _BREAKS = b"\r\n"
 _BREAK = re.compile(b"[\r\n]")
 _HTML = re.compile(b"[<>&]")
+_ESCAPE = re.compile(rb"\\u([0-9a-f]{4})")
 _GRAM_BYTES = 4
 
 
@@ -169,22 +171,34 @@ def _forms(value: str) -> Iterator[bytes]:
         yield raw
         yield from _json_forms(text)
         yield from _url_forms(raw)
-        if len(text.splitlines()) == 1:  # else that of each line is in it
-            yield from _base64_forms(raw)
+        yield from _base64_forms(raw)
 
 
 def _json_forms(text: str) -> Iterator[bytes]:
-    """As most write it, with `/` escaped (PHP), and fit for HTML (Go)."""
+    """As most write it, with `/` escaped (PHP), fit for HTML (Go), and with all but letters and digits escaped (.NET).
+
+    Each with small and with large digits.
+    """
     for ascii_only in (True, False):
         escaped = json.dumps(text, ensure_ascii=ascii_only)[1:-1].encode("utf-8", "surrogateescape")
-        yield escaped
-        yield escaped.replace(b"/", rb"\/")
-        yield _HTML.sub(lambda match: rb"\u%04x" % ord(match[0]), escaped)
+        fit_for_html = _HTML.sub(lambda match: rb"\u%04x" % ord(match[0]), escaped)
+        for form in (escaped, escaped.replace(b"/", rb"\/"), fit_for_html):
+            yield form
+            yield _ESCAPE.sub(lambda match: rb"\u" + match[1].upper(), form)
+    units = [unit for (unit,) in struct.iter_unpack(">H", text.encode("utf-16-be", "surrogatepass"))]
+    for escape in ("\\u{:04x}", "\\u{:04X}"):
+        yield "".join(chr(unit) if _is_plain(unit) else escape.format(unit) for unit in units).encode()
+
+
+def _is_plain(code: int) -> bool:
+    """Whether it is that of a letter or digit of ASCII."""
+    return code < 128 and chr(code).isalnum()
 
 
 def _url_forms(raw: bytes) -> Iterator[bytes]:
     """With more or fewer characters left as they are, `+` or `%20` for a space, large or small digits."""
-    for encoded in (quote(raw, safe=""), quote(raw), quote_plus(raw), quote(raw, safe="!'()*")):
+    everything = "".join(chr(byte) if _is_plain(byte) else f"%{byte:02X}" for byte in raw)
+    for encoded in (quote(raw, safe=""), quote(raw), quote_plus(raw), quote(raw, safe="!'()*"), everything):
         yield encoded.encode()
         yield re.sub(r"%..", lambda match: match[0].lower(), encoded).encode()
 

@@ -50,3 +50,26 @@ class BoundedText:
         self._parts[index] = ""
         if self._first_dropped < 0:
             self._first_dropped = index
+
+
+class HeadAndTail:
+    """A sink that keeps the first and the last ``half_bytes`` of what is written to it."""
+
+    def __init__(self, half_bytes: int) -> None:
+        self._half_bytes = half_bytes
+        self._head, self._tail, self._size = bytearray(), bytearray(), 0
+
+    def write(self, content: bytes, /) -> None:
+        missing = self._half_bytes - len(self._head)
+        self._head += content[:missing]
+        self._tail += content[missing:]
+        if len(self._tail) > 2 * self._half_bytes:
+            del self._tail[: -self._half_bytes]
+        self._size += len(content)
+
+    def content(self) -> bytes:
+        """What was kept, with a line in between that says how much is missing."""
+        tail = self._tail[-self._half_bytes :]
+        missing = self._size - len(self._head) - len(tail)
+        between = b"\n(... %d bytes left out ...)\n" % missing if missing else b""
+        return bytes(self._head + between + tail)

@@ -32,6 +32,7 @@ from ..packing import pack
 from ..scratch import scratch_folder
 from ..step_cache import StepCache, recorded, stored
 from ..step_runs import Bench, Plan, Watcher
+from .bounded_text import HeadAndTail
 from .diff_layer import make_layer
 from .mount_metadata import mount_metadata
 
@@ -290,7 +291,7 @@ class InputRun:
         for name, blob in (("stdout", result.stdout), ("stderr", result.stderr)):
             with closing(self._observer.stream(result.index, name)) as stream:
                 if blob is not None and blob.size_bytes:
-                    stream.write(self._bench.blobs.get(stored(blob)))
+                    self._bench.blobs.copy_to(stored(blob), stream)
 
     def _is_fresh(self, result: StepResult) -> bool:
         return result.state == "completed" and result.index >= self.given.first_step
@@ -298,12 +299,9 @@ class InputRun:
     def _text(self, blob: BlobRecord | None) -> str:
         if blob is None or not blob.size_bytes:
             return ""
-        content = self._bench.blobs.get(stored(blob))
-        if len(content) > STREAM_BYTES:
-            half = STREAM_BYTES // 2
-            cut = f"\n(... {len(content) - 2 * half} bytes left out ...)\n".encode()
-            content = content[:half] + cut + content[-half:]
-        return content.decode("utf-8", "surrogateescape")
+        ends = HeadAndTail(STREAM_BYTES // 2)
+        self._bench.blobs.copy_to(stored(blob), ends)
+        return ends.content().decode("utf-8", "surrogateescape")
 
 
 def _placeholder(index: int) -> StepResult:

@@ -1,5 +1,6 @@
 """Outputs of a step: formats, what they see, and that reading them back changes nothing."""
 
+import pickle
 from datetime import UTC, datetime
 from typing import Any
 
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from flows.batches.errors import TemplateError
 from flows.batches.gojson import MAX_DEPTH
-from flows.batches.outputs import OutputError, render_outputs
+from flows.batches.outputs import OutputError, OutputTooLarge, render_outputs
 from flows.batches.results import StepResult, read_step_result
 from flows.batches.spec import Output
 from flows.batches.template import StepContext, StepState, render_step
@@ -117,3 +118,24 @@ def test_a_stored_output_renders_exactly_as_the_fresh_one(value: Any) -> None:
     fresh = render_step(template, StepContext(outputs={"a": value}), "run")
     assert render_step(template, StepContext(outputs=again), "run") == fresh
     assert repr(again) == repr({"a": value})
+
+
+@pytest.mark.parametrize(
+    ("format", "stdout", "told"),
+    [
+        ("json", "[" + "1," * 4_194_304 + "1]", "has 8,388,611 characters, and 8,388,608 are the most (json)"),
+        ("yaml", "x" * 524_289, "has 524,289 characters, and 524,288 are the most (yaml)"),
+        ("text", "x" * 8_388_609, "has 8,388,609 characters"),
+    ],
+)
+def test_an_output_that_would_take_minutes_to_read_is_refused(format: str, stdout: str, told: str) -> None:
+    with pytest.raises(OutputTooLarge) as caught:
+        _render(stdout, a=_stdout(format))
+
+    assert told in str(caught.value)
+    assert pickle.loads(pickle.dumps(caught.value)).args == caught.value.args
+
+
+def test_outputs_are_not_too_large_together() -> None:
+    with pytest.raises(OutputTooLarge, match="output '4' and those before it have more than 33,554,432 characters"):
+        _render("x" * 8_000_000, **{str(number): _stdout("text") for number in range(5)})
