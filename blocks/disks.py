@@ -7,12 +7,13 @@ another one took all there was.
 from __future__ import annotations
 
 import os
+import stat
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from threading import Lock
+from threading import Lock, Thread
 from types import TracebackType
 
 _RESERVE_BYTES = 256 << 20
@@ -45,6 +46,20 @@ def used_bytes(folder: Path) -> int:
     return size + _FILE_BYTES * _du(folder, "--inodes") if size else size
 
 
+def unnamed_bytes(processes: Iterable[int]) -> int:
+    """The room that files take which these processes have open, and which have no name any more."""
+    found = {}
+    for process in processes:
+        try:
+            for fd in os.scandir(f"/proc/{process}/fd"):
+                status = os.stat(fd.path)
+                if stat.S_ISREG(status.st_mode) and not status.st_nlink:
+                    found[status.st_dev, status.st_ino] = status.st_blocks * 512
+        except OSError:  # it has ended, or is not ours to look at
+            continue
+    return sum(found.values())
+
+
 class DiskUser:
     """Somebody who writes to a disk, beside others in this process. Use as a context manager.
 
@@ -67,11 +82,13 @@ class DiskUser:
             among.all.remove(self)
             if among.chosen is self:
                 among.chosen, among.next_at = None, time.monotonic() + _SETTLE_SECONDS
+            if not among.all:
+                among.next_at = 0.0  # who comes now finds the disk as it is
 
     def must_stop(self) -> bool:
         """Whether the disk is nearly full, and this one wrote the most to it. One at a time is told so.
 
-        Holds up nobody but the one that has to measure.
+        Who that is another thread finds out: nobody stops reading what a container writes meanwhile.
         """
         among = self._among
         if not is_nearly_full(self._folder):
@@ -80,17 +97,11 @@ class DiskUser:
                     among.chosen = None  # there was room again before it was told
             return False
         with among.lock:
-            if among.is_choosing or among.chosen or time.monotonic() < among.next_at:
-                return among.chosen is self
-            among.is_choosing, users = True, list(among.all)
-        try:
-            most = max(users, key=lambda one: one._written_bytes()) if users[1:] else self
-        finally:
-            with among.lock:
-                among.is_choosing = False
-        with among.lock:
-            if most in among.all:  # else it has just ended by itself
-                among.chosen = most
+            if not among.all[1:]:
+                among.chosen = self
+            elif not (among.is_choosing or among.chosen) and time.monotonic() >= among.next_at:
+                among.is_choosing = True
+                Thread(target=among.choose, args=(list(among.all),), name="disk-users", daemon=True).start()
             return among.chosen is self
 
 
@@ -105,6 +116,14 @@ class _Users:
     next_at: float = 0.0
     """When the next one is chosen, if the disk is nearly full then."""
     lock: Lock = field(default_factory=Lock)
+
+    def choose(self, users: Sequence[DiskUser]) -> None:
+        """Choose the one of the ``users`` that wrote the most."""
+        most = max(users, key=lambda one: one._written_bytes())
+        with self.lock:
+            self.is_choosing = False
+            if most in self.all:  # else it has just ended by itself
+                self.chosen = most
 
 
 _USERS: dict[int, _Users] = {}

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 
 from docker.errors import APIError
 
-from blocks.disks import DiskUser, used_bytes
+from blocks.disks import DiskUser, unnamed_bytes, used_bytes
 from blocks.docker_engine import ENGINE_ERRORS, Engine, translated
 from blocks.docker_streams import Attachment, Demultiplexer
 from blocks.runtime import Exit, RuntimeTrouble, RuntimeUnavailable
@@ -39,9 +40,7 @@ class Stopping:
     """Between SIGTERM and SIGKILL; 0: SIGKILL at once."""
     limited_memory: bool
     disk: Path
-    """A folder on the disk that must not become full."""
-    written_to: Callable[[], Path | None] = lambda: None
-    """Where the workspace's changes are on this host."""
+    """The workspace's folder, on the disk that must not become full."""
 
 
 def execute(engine: Engine, container: str, stopping: Stopping, stdout: Sink, stderr: Sink) -> Exit:
@@ -62,7 +61,6 @@ class _Execution:
         self._cancelled = self._timed_out = self._disk_full = False
         self._kill_at = self._give_up_at = float("inf")
         self._trouble: RuntimeTrouble | None = None
-        self._output_bytes = 0
         self._disk_user = DiskUser(stopping.disk, self._written_bytes)
 
     def run(self, attachment: Attachment, output: Demultiplexer) -> Exit:
@@ -88,7 +86,6 @@ class _Execution:
             if data:
                 if not self._disk_full:
                     output.feed(data)
-                    self._output_bytes += len(data)
                 heard_at = time.monotonic()
             elif data is not None or (self._waiter.ended.is_set() and time.monotonic() - heard_at > _GRACE_SECONDS):
                 break
@@ -121,14 +118,25 @@ class _Execution:
             raise RuntimeUnavailable(f"container {self._container} was killed but does not end; look at the engine")
 
     def _written_bytes(self) -> int:
-        """What this container wrote: output, workspace, and its own layer, which may be on the same disk."""
-        folder = self._stopping.written_to()
-        workspace = used_bytes(folder) if folder else 0
+        """What is there because of this workspace: all of its folder, volumes, its container's own layer.
+
+        Also what has no name any more. Of an engine elsewhere only what is in the folder.
+        """
+        size, api = used_bytes(self._stopping.disk), self._engine.api
         try:
-            one = self._engine.api.containers(all=True, size=True, filters={"name": self._container})[0]
-            return self._output_bytes + workspace + int(one.get("SizeRw") or 0)
-        except (*ENGINE_ERRORS, IndexError):
-            return self._output_bytes + workspace
+            container = api.inspect_container(self._container)
+            for mount in container["Mounts"]:
+                # An overlay that is mounted now shows all of the repository; its layer is in the folder.
+                if mount["Type"] == "volume" and not os.path.ismount(mount["Source"]):
+                    size += used_bytes(Path(mount["Source"]))
+            size += sum(one.get("SizeRw") or 0 for one in api.containers(size=True, filters={"id": container["Id"]}))
+            cgroup = Path(f"/proc/{container['State']['Pid']}/cgroup").read_text()
+            if container["Id"] in cgroup:  # else the engine's processes are another machine's
+                processes = api.top(self._container, "-o pid")["Processes"] or ()
+                size += unnamed_bytes(int(fields[0]) for fields in processes)
+        except (*ENGINE_ERRORS, OSError, KeyError, ValueError):
+            pass
+        return size
 
     def _signal(self, signal: str) -> None:
         """Beside the copying: the engine does not answer while it waits for us to read what the container writes."""

@@ -120,7 +120,6 @@ class DockerRoom:
             self._plan.stop_grace_seconds,
             self._policy.memory_bytes is not None,
             self._plan.folder,
-            self._access.written_to,
         )
         # In a copy the volume is that of later steps, too.
         volume_labels = our_labels({**self._plan.labels, **container.labels}, self._plan.lifetime_seconds)

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from blocks.aside import Aside
 from blocks.copied_trees import Node, Tree, end_of_archive, folders_above, is_at_or_below, merged, pack, pack_files
-from blocks.docker_engine import ENGINE_ERRORS, Engine, Removal
+from blocks.docker_engine import Engine, Removal
 from blocks.harvest import harvest
 from blocks.overlays import UPPER, Overlays, check_size, mount_options, settle, unmountable
 from blocks.runtime import ContainerRefused, Image, Layers, ReadOnlyFile, RuntimeUnavailable
@@ -42,10 +42,6 @@ class WorkspaceAccess(Protocol):
 
     def fill(self, container: str) -> None:
         """Send the created container what could not be mounted."""
-        ...
-
-    def written_to(self) -> Path | None:
-        """The folder of this host, if there is one, in which the running container's changes are."""
         ...
 
     def collect(self, container: str, cancel: Event) -> None:
@@ -86,9 +82,6 @@ class OverlayAccess:
 
     def fill(self, container: str) -> None:
         """Everything is mounted."""
-
-    def written_to(self) -> Path | None:
-        return self._layer / UPPER
 
     def collect(self, container: str, cancel: Event) -> None:
         check_size(settle(self._layer / UPPER), self._limit_bytes)
@@ -150,15 +143,6 @@ class CopyAccess:
         outside = [(place.path, file) for place, file in self._files if place.inside is None]
         self._put(container, WORK, pack(self._send, b"."), inside)
         self._put(container, "/", (), outside)
-
-    def written_to(self) -> Path | None:
-        if self._volume is None:
-            return None
-        try:
-            folder = self._engine.api.inspect_volume(self._volume)["Mountpoint"]
-        except ENGINE_ERRORS:
-            return None
-        return Path(folder) if os.path.isdir(folder) else None  # only root may look there
 
     def collect(self, container: str, cancel: Event) -> None:
         with self._engine.trouble("cannot read the workspace back from the engine"):

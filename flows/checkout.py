@@ -15,6 +15,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -248,7 +249,7 @@ def _check_out(source: _Source, tree: Path, locks: tuple[FileLock, ...]) -> int:
         hint = "free some space there, or exclude the repository from the batch spec"
         raise CheckoutRefused(source.commit, place, hint) from error
     except GitFailed as error:
-        refused = re.search(r"invalid path '.*'", error.stderr)
+        refused = re.search(r"invalid path '.*'|[^\n]*File name too long", error.stderr)
         if refused is None:
             raise
         raise CheckoutRefused(source.commit, refused[0]) from error
@@ -269,6 +270,10 @@ def _check_amount(source: _Source) -> None:
             pass
     except GitTooLarge as error:
         raise CheckoutRefused(source.commit, f"it has too many files: {error}") from error
+    except GitFailed as error:
+        if error.exit_code != -signal.SIGSEGV:
+            raise
+        raise CheckoutRefused(source.commit, "its folders are too deep for git") from error
 
 
 def _make_dot_git(source: _Source, dot_git: Path) -> None:

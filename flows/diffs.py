@@ -208,7 +208,8 @@ class DiffCollector:
 
     def _tree_differ(self, git_dir: Path) -> TreeDiffer:
         if self._differ is None:
-            self._differ = TreeDiffer(git_dir, (*_DIFF_OPTIONS, "--find-renames"), self._bounds).__enter__()
+            options = (*_DIFF_OPTIONS, "--find-renames")
+            self._differ = TreeDiffer(git_dir, options, self._bounds, self._cancel).__enter__()
         return self._differ
 
     def _leave_differ(self) -> None:

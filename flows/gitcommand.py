@@ -8,15 +8,18 @@ from __future__ import annotations
 import os
 import re
 import resource
+import shutil
 import signal
 import time
 from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from errno import ENOSPC
+from functools import cache
 from pathlib import Path
-from subprocess import PIPE, Popen, TimeoutExpired
-from threading import Event, Thread, Timer
+from subprocess import PIPE, Popen, TimeoutExpired, run
+from threading import Event, Thread
+from types import TracebackType
 from typing import IO, NamedTuple, cast
 from uuid import uuid4
 
@@ -37,6 +40,7 @@ MOST_LISTED_BYTES = 256 << 20
 _TICK_SECONDS = 0.2
 """How soon a cancel or a full disk is noticed."""
 _PIECE_BYTES = 1 << 16
+_LONGEST_RECORD_BYTES = 1 << 20
 _LOOK_AFTER_BYTES = 16 << 20
 """How much is written between two looks at the disk."""
 
@@ -143,6 +147,7 @@ class Bounds:
     """A folder on the disk that git writes to. With half of the reserve gone, git is ended: an OSError (ENOSPC)."""
     memory_bytes: int | None = 3 << 30
     """Enough for what a diff may hold: files of half a gigabyte, before and after."""
+    processor_seconds: int = 1800
     file_bytes: int | None = None
     """Of each file that git writes. None: as much as there is room."""
 
@@ -150,7 +155,11 @@ class Bounds:
         """Bound a process that has just begun, and its children."""
         with suppress(ProcessLookupError):
             # Of the memory only what is git's own: it may map as much of a repository as it likes.
-            for what, most in ((resource.RLIMIT_DATA, self.memory_bytes), (resource.RLIMIT_FSIZE, self.file_bytes)):
+            for what, most in (
+                (resource.RLIMIT_DATA, self.memory_bytes),
+                (resource.RLIMIT_CPU, self.processor_seconds),
+                (resource.RLIMIT_FSIZE, self.file_bytes),
+            ):
                 if most is not None:
                     _, hard = resource.prlimit(pid, what)
                     most = most if hard == resource.RLIM_INFINITY else min(most, hard)
@@ -196,6 +205,8 @@ def git(
     if cancel is not None and cancel.is_set():
         raise Stopped
     command = _command(args, git_dir, work_tree)
+    if bounds is not None and (setpriv := _setpriv()):
+        command = [setpriv, "--pdeathsig", "KILL", *command]  # what others wrote must not keep git busy without us
     extra = {**(env or {}), **(secrets or {})}
     if index is not None:
         extra["GIT_INDEX_FILE"] = str(index)
@@ -224,32 +235,59 @@ def records(
     """
     shown = tuple(os.fsdecode(arg) for arg in args)
     with _process(_command(args, git_dir, None), shown, env=env or {}) as process:
-        is_late = Event()
-
-        def end() -> None:
-            is_late.set()
-            _kill(process)
-
-        timer = Timer(timeout_seconds, end)
-        timer.start()
         said = _Said(_pipe(process.stderr))
         said.start()
-        try:
-            rest, count = b"", 0
+        with _Watchdog(process, shown, timeout_seconds):
+            begun, begun_bytes, count = list[bytes](), 0, 0
             while piece := _pipe(process.stdout).read(_PIECE_BYTES):
                 count += len(piece)
-                if count > most_bytes:
-                    raise GitTooLarge(shown, None, f"it lists more than {most_bytes:,} bytes of paths")
-                *whole, rest = (rest + piece).split(b"\0")
-                yield from whole
+                first, *more = piece.split(b"\0")
+                begun.append(first)
+                begun_bytes += len(first)
+                if count > most_bytes or begun_bytes > _LONGEST_RECORD_BYTES:
+                    raise GitTooLarge(shown, None, f"it lists more than {most_bytes:,} bytes of paths, or one too long")
+                if more:
+                    yield b"".join(begun)
+                    *whole, last = more
+                    yield from whole
+                    begun, begun_bytes = [last], len(last)
             exit_code = process.wait()
-        finally:
-            timer.cancel()
         said.join()
-    if is_late.is_set():
-        raise GitTooSlow(shown, None, f"it did not end within {timeout_seconds:g} s")
     if exit_code not in expected:
         raise _error(shown, exit_code, said.text())
+
+
+class _Watchdog(Thread):
+    """Ends a process of git when its time is over, or ``cancel`` is set. A context manager, which raises then."""
+
+    def __init__(
+        self, process: Popen[bytes], shown: tuple[str, ...], seconds: float, cancel: Event | None = None
+    ) -> None:
+        super().__init__(name="git-watchdog", daemon=True)
+        self._process, self._shown, self._seconds, self._cancel = process, shown, seconds, cancel
+        self._done = Event()
+        self._reason: BatchError | None = None
+
+    def __enter__(self) -> _Watchdog:
+        self.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._done.set()
+        self.join()
+        if self._reason is not None and not isinstance(error, GeneratorExit):
+            raise self._reason from error
+
+    def run(self) -> None:
+        deadline = time.monotonic() + self._seconds
+        while not self._done.wait(min(_TICK_SECONDS, max(0.0, deadline - time.monotonic()))):
+            if self._cancel is not None and self._cancel.is_set():
+                self._reason = Stopped()
+            elif time.monotonic() >= deadline:
+                self._reason = GitTooSlow(self._shown, None, f"it did not end within {self._seconds:g} s")
+            if self._reason is not None:
+                _kill(self._process)
+                return
 
 
 class _Said(Thread):
@@ -315,9 +353,9 @@ class ObjectReader:
 class TreeDiffer:
     """A running ``git diff-tree --stdin``: many diffs with one process. For one thread; use as a context manager."""
 
-    def __init__(self, git_dir: Path, options: Sequence[str], bounds: Bounds) -> None:
+    def __init__(self, git_dir: Path, options: Sequence[str], bounds: Bounds, cancel: Event | None = None) -> None:
         self._args = ("diff-tree", "--stdin", "-r", "-p", *options)
-        self._git_dir, self._bounds = git_dir, bounds
+        self._git_dir, self._bounds, self._cancel = git_dir, bounds, cancel
 
     def __enter__(self) -> TreeDiffer:
         command = _command(self._args, self._git_dir, None)
@@ -333,19 +371,21 @@ class TreeDiffer:
     def diff_to(self, out: IO[bytes], old: str, new: str) -> None:
         """Write the unified diff between two trees (their ids) to ``out``.
 
-        Raises GitUnavailable, and GitTooLarge for a diff longer than the bounds' ``file_bytes``.
+        Raises GitUnavailable, Stopped, GitTooSlow, and GitTooLarge for a diff longer than the bounds' ``file_bytes``.
+        Then it is of no use any more.
         """
         # What is no id comes back as it is, when all before it is written. No diff holds a line that is so long a name.
         mark = f"end-{uuid4().hex}\n".encode()
         stdin, stdout = _pipe(self._process.stdin), _pipe(self._process.stdout)
-        with suppress(BrokenPipeError):  # it has ended: so has its output
-            stdin.write(f"{old} {new}\n".encode() + mark)
-            stdin.flush()
-        stdout.readline()  # the two ids
         try:
-            if not self._copy(stdout, out, mark):
-                said = _pipe(self._process.stderr).read().decode("utf-8", "replace").strip()
-                raise _error(self._args, self._process.wait(), said or "it ended before its input did")
+            with _Watchdog(self._process, self._args, DEFAULT_TIMEOUT_SECONDS, self._cancel):
+                with suppress(BrokenPipeError):  # it has ended: so has its output
+                    stdin.write(f"{old} {new}\n".encode() + mark)
+                    stdin.flush()
+                stdout.readline()  # the two ids
+                if not self._copy(stdout, out, mark):
+                    said = _pipe(self._process.stderr).read().decode("utf-8", "replace").strip()
+                    raise _error(self._args, self._process.wait(), said or "it ended before its input did")
         except BaseException:
             _kill(self._process)  # it would wait for ever for somebody who reads the rest
             raise
@@ -388,6 +428,16 @@ def _command(args: Sequence[str | bytes], git_dir: Path | None, work_tree: Path 
     if work_tree is not None:
         command.append(f"--work-tree={work_tree}")
     return [*command, *args]
+
+
+@cache
+def _setpriv() -> str | None:
+    """The program that lets another one end with the thread that starts it, if there is one that can."""
+    program = shutil.which("setpriv")
+    if program is None:
+        return None
+    done = run([program, "--pdeathsig", "KILL", "true"], capture_output=True, check=False)
+    return program if done.returncode == 0 else None
 
 
 def _without_inherited() -> list[str]:
@@ -478,6 +528,10 @@ def _scrub(text: str, masker: Masker) -> str:
 def _error(shown: tuple[str, ...], exit_code: int, stderr: str) -> GitError:
     if exit_code == -signal.SIGXFSZ or _OUT_OF_MEMORY.search(stderr):
         return GitTooLarge(shown, exit_code, stderr or "what it writes is longer than it may be")
+    if exit_code == -signal.SIGXCPU:
+        return GitTooSlow(shown, exit_code, "it takes too much of a processor's time")
+    if exit_code == -signal.SIGSEGV:  # of a tree too deep for it, for one
+        return GitFailed(shown, exit_code, stderr or "it crashed")
     killed = exit_code < 0
     temporary = killed or (_TEMPORARY.search(stderr) and not _PERMANENT.search(stderr))
     return (GitUnavailable if temporary else GitFailed)(shown, exit_code, stderr)

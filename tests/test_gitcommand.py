@@ -3,13 +3,16 @@
 import errno
 import os
 import pickle
+import random
 import subprocess
+import sys
 import time
 from pathlib import Path
+from threading import Event, Timer
 
 import pytest
 
-from flows.batches.errors import PermanentError, TemporaryError
+from flows.batches.errors import PermanentError, Stopped, TemporaryError
 from flows.gitcommand import (
     Bounds,
     GitError,
@@ -19,11 +22,13 @@ from flows.gitcommand import (
     GitUnavailable,
     ObjectMissing,
     ObjectReader,
+    TreeDiffer,
     entries,
     git,
     records,
 )
 from tests.gitrepos import make_repository, run_git
+from tests.harness import eventually
 
 
 @pytest.fixture
@@ -230,3 +235,57 @@ def test_records_come_as_they_are_written_and_end_in_time(repository: Path) -> N
         list(records([*run, "sleep 60"], git_dir=git_dir, most_bytes=4, timeout_seconds=0.2))
     with pytest.raises(GitFailed, match="Not a valid object name"):
         list(records(["ls-tree", "-z", "nothing"], git_dir=git_dir, most_bytes=4))
+
+
+def test_git_that_reads_what_others_wrote_ends_with_its_worker(repository: Path, tmp_path: Path) -> None:
+    """However busy it is: nobody else would end it."""
+    os.mkfifo(tmp_path / "never")
+    worker = f"""
+from pathlib import Path
+from flows.gitcommand import Bounds, git
+git(["hash-object", {str(tmp_path / "never")!r}], git_dir=Path({str(repository / ".git")!r}), bounds=Bounds(Path("/")))
+"""
+    process = subprocess.Popen([sys.executable, "-c", worker])
+
+    def waiting() -> list[Path]:
+        return [one for one in Path("/proc").glob("[0-9]*/cmdline") if _said(one).endswith(b"/never\0")]
+
+    eventually(lambda: len(waiting()), 1)
+    process.kill()
+    process.wait()
+
+    eventually(waiting, [])
+
+
+def _said(cmdline: Path) -> bytes:
+    try:
+        return cmdline.read_bytes()
+    except OSError:  # it has ended
+        return b""
+
+
+def test_a_diff_of_two_trees_can_be_cancelled_and_has_its_time(repository: Path, tmp_path: Path) -> None:
+    """git compares line by line, and may take minutes."""
+    for number in range(2):
+        lines = random.Random(number).choices("abcdefgh", k=2_000_000)
+        (repository / "big").write_text("\n".join(lines))
+        run_git(repository, "add", "big")
+        run_git(repository, "commit", "--quiet", "-m", "x")
+    old, new = (run_git(repository, "rev-parse", f"{name}^{{tree}}") for name in ("HEAD~", "HEAD"))
+    cancel = Event()
+    Timer(0.5, cancel.set).start()
+    began = time.monotonic()
+    with (
+        TreeDiffer(repository / ".git", ["--minimal"], Bounds(tmp_path), cancel) as differ,
+        (tmp_path / "out").open("wb") as out,
+        pytest.raises(Stopped),
+    ):
+        differ.diff_to(out, old, new)
+    assert time.monotonic() - began < 10
+
+
+def test_a_path_of_a_megabyte_is_refused_at_once(repository: Path) -> None:
+    command = ["-c", "alias.say=!sh -c", "say", "head -c 30000000 /dev/zero | tr '\\0' x"]
+
+    with pytest.raises(GitTooLarge, match="or one too long"):
+        list(records(command, git_dir=repository / ".git", most_bytes=100_000_000))

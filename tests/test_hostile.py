@@ -984,9 +984,16 @@ def test_a_full_disk_is_said_so_and_free_again_afterwards(small: Host, script: s
 
 
 @EITHER_WAY
-def test_who_fills_a_disk_ends_and_nobody_else(small: Host) -> None:
-    """Of several steps: by what their workspaces, outputs and containers have come to."""
-    greedy = "echo x > x; head -c 100000000 /dev/urandom > ignored.log 2> /dev/null; sleep 60"
+@pytest.mark.parametrize(
+    "greedy",
+    [
+        "echo x > x; head -c 100000000 /dev/urandom > ignored.log 2> /dev/null; sleep 60",
+        "exec 3> big; rm big; head -c 100000000 /dev/urandom >&3 2> /dev/null; sleep 60",
+    ],
+    ids=["named", "hidden"],
+)
+def test_who_fills_a_disk_ends_and_nobody_else(small: Host, greedy: str) -> None:
+    """Of several steps: by what their workspaces, outputs and containers have come to, named or not."""
     loud = "head -c 20000000 /dev/urandom; sleep 8"
     modest = "head -c 1000000 /dev/urandom > new.log; sleep 8; echo x > x"
 

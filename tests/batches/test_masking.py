@@ -76,7 +76,6 @@ def test_each_line_of_a_key_is_masked_in_its_base64() -> None:
 
     assert masker.mask(base64.encodebytes("\n".join(lines[:4]).encode())).count(b"${{ secrets.KEY }}") == 4
     assert masker.mask(base64.encodebytes("\n".join(lines).encode())) == b"${{ secrets.KEY }}\n"
-    assert len(masked) < 5 * 40
 
 
 def test_spaces_around_a_secret_do_not_hide_it() -> None:
