@@ -223,6 +223,7 @@ _MEANINGS: tuple[tuple[type[RuntimeTrouble], str, str], ...] = (
         r"[0-9a-f]{64}\S*/(hosts|resolv\.conf|hostname)\b",
         "the container of the steps' network is gone",
     ),
+    (ContainerRefused, r"cannot mkdir.*not a directory", "the image has a working directory that is a file"),
     (ContainerRefused, r"oci runtime.*(not a directory|no such file|not found|permission denied|invalid argument)", ""),
 )
 """Text before status: engines and their versions give the same fault different numbers."""

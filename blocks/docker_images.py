@@ -43,8 +43,8 @@ _TEMPORARY = re.compile(
 )
 _REFERENCE = re.compile(r"[A-Za-z0-9\[][\w.:/@+\[\]-]*", re.ASCII)
 """No path of the engine's API, which a reference becomes a part of."""
-_HIDDEN = re.compile(r"/work/.|/(?:proc|sys)(?:/|$)")
-"""Where a volume of the image would stand in place of the workspace's files, or of the system's."""
+_HIDDEN = re.compile(r"/work/.|/(?:proc|sys|\.batchwright)(?:/|$)|/etc/(?:hosts|hostname|resolv\.conf)$")
+"""Where a volume of the image would stand in place of the workspace's files, of the system's, or of ours."""
 _CANNOT_EXECUTE = re.compile(
     r"no such file|not found|permission denied|exec format error|not a directory", re.IGNORECASE
 )

@@ -19,7 +19,7 @@ from blocks.blobs import Blob
 
 from .batches.cache import StepInputs, step_key
 from .batches.diff import changes, parse, statistics
-from .batches.errors import PermanentError
+from .batches.errors import PermanentError, TimeIsUp
 from .batches.masking import Masker
 from .batches.outputs import render_outputs
 from .batches.records import Blob as BlobRecord
@@ -39,6 +39,9 @@ log = logging.getLogger(__name__)
 
 _LARGEST_TEXT_BYTES = 64 << 20
 """Of an output that a template asks for: it is held several times."""
+
+
+_LONGEST_MESSAGE = 32 << 10
 
 
 class TextTooLarge(PermanentError):
@@ -257,6 +260,8 @@ class WorkspaceRun:
         self.begins(plan)
         started_at = now()
         limit, whole = self._time_left()
+        if whole and limit is not None and limit <= 0:
+            raise TimeIsUp(self._setting.limits.workspace_seconds or 0)
         before = parse(self._diff_so_far())
         ran = self._runner.run(plan, self._reached.layers, before, steps_left=self.steps_left, limit_seconds=limit)
         failure = None
@@ -284,7 +289,12 @@ class WorkspaceRun:
         return LiveLog(f"step {index + 1} {stream} | ", self.show)
 
     def _without_secrets(self, failure: Failure) -> Failure:
-        return failure.model_copy(update={"message": self._setting.masker.mask_text(failure.message)})
+        message = self._setting.masker.mask_text(failure.message)
+        if len(message) > _LONGEST_MESSAGE:  # it may quote what a step wrote
+            half = _LONGEST_MESSAGE // 2
+            left_out = f"\n(... {len(message) - 2 * half} characters left out ...)\n"
+            message = message[:half] + left_out + message[-half:]
+        return failure.model_copy(update={"message": message})
 
     def _diff_so_far(self) -> bytes:
         last = self.executed
@@ -297,7 +307,7 @@ class WorkspaceRun:
         limits = self._setting.limits
         if limits.workspace_seconds is None:
             return limits.step_seconds, False
-        left = max(0.001, limits.workspace_seconds - self.seconds)
+        left = limits.workspace_seconds - self.seconds
         if limits.step_seconds is not None and limits.step_seconds < left:
             return limits.step_seconds, False
         return left, True

@@ -8,7 +8,7 @@ from pathlib import Path
 from blocks.runtime import ContainerRefused, ImageRefused, ImageUnavailable, PullStopped
 from blocks.store import StoreFull
 
-from .batches.errors import PermanentError, Stopped, TemplateError, TemporaryError
+from .batches.errors import PermanentError, Stopped, TemplateError, TemporaryError, TimeIsUp
 from .batches.outputs import OutputError
 from .batches.results import Failure
 from .batches.steps import ImageNameError
@@ -37,6 +37,9 @@ def failure_of_error(error: BaseException) -> Failure:
     """What a record says about an error that ended a workspace."""
     if isinstance(error, (Stopped, PullStopped)):
         return Failure(reason="cancelled", message=str(error))
+    if isinstance(error, TimeIsUp):
+        limit = go_duration(error.seconds)
+        return Failure(reason="timed_out", message=f"Timeout reached. Execution took longer than {limit}.")
     if isinstance(error, (ImageRefused, ImageUnavailable, ImageNameError)):
         return Failure(reason="image", message=str(error))
     if isinstance(error, StoreFull) or says_disk_full(str(error)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -12,8 +13,11 @@ from .layers import UPPER, deleted_list
 from .untrusted import Folder, Found
 
 _LOOSE_OBJECT = re.compile(rb"(?:^|/)objects/[0-9a-f]{2}/[0-9a-f]{38}$")
+_PACK = re.compile(rb"(?:^|/)objects/pack/[^/]*$")
 _MOST_INFLATED_BYTES = 256 << 20
-"""Of one git object: a few bytes may be gigabytes."""
+"""Of one git object, or pack: a few bytes may be gigabytes."""
+_PIECE_BYTES = 1 << 16
+_OFFSET_DELTA, _REFERENCE_DELTA = 6, 7
 
 
 def secrets_in_layer(masker: Masker, layer: Path) -> dict[bytes, str]:
@@ -34,8 +38,12 @@ def _secret_in(masker: Masker, one: Found, folder: Folder) -> str | None:
         return masker.find(folder.readlink(one.path))
     if one.kind == "file":
         with open(folder.open(one.path), "rb") as file:
-            content = cast("BinaryIO", _Inflated(file)) if _LOOSE_OBJECT.search(one.path) else file
-            return find_in_stream(masker, content)
+            content: object = file
+            if _LOOSE_OBJECT.search(one.path):
+                content = _Inflated(file)
+            elif _PACK.search(one.path):
+                content = _Pack(file)
+            return find_in_stream(masker, cast("BinaryIO", content))
     return None
 
 
@@ -57,3 +65,64 @@ class _Inflated:
         except zlib.error:
             pass
         return b""
+
+
+class _Pack:
+    """What is in a pack of git, one object after the other; of a delta the bytes that it adds. Else empty.
+
+    Form: git help gitformat-pack.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self._rest = file, b""
+        self._pieces = self._contents()
+
+    def read(self, size: int) -> bytes:
+        return next(self._pieces, b"")
+
+    def _contents(self) -> Iterator[bytes]:
+        left = _MOST_INFLATED_BYTES
+        try:
+            header = self._take(12)
+            for _ in range(int.from_bytes(header[8:], "big") if header.startswith(b"PACK") else 0):
+                self._skip_header()
+                for piece in self._inflated():
+                    yield piece
+                    left -= len(piece)
+                    if left < 0:
+                        return
+        except (zlib.error, EOFError):
+            return
+
+    def _skip_header(self) -> None:
+        kind = self._take_number() >> 4 & 7
+        if kind == _OFFSET_DELTA:
+            self._take_number()
+        elif kind == _REFERENCE_DELTA:
+            self._take(20)
+
+    def _take_number(self) -> int:
+        """The first byte of a number whose last byte is the first one below 128."""
+        first = byte = self._take(1)[0]
+        while byte & 0x80:
+            byte = self._take(1)[0]
+        return first
+
+    def _take(self, size: int) -> bytes:
+        if len(self._rest) < size:
+            self._rest += self._file.read(_PIECE_BYTES)
+        if len(self._rest) < size:
+            raise EOFError
+        taken, self._rest = self._rest[:size], self._rest[size:]
+        return taken
+
+    def _inflated(self) -> Iterator[bytes]:
+        inflate = zlib.decompressobj()
+        while not inflate.eof:
+            compressed = inflate.unconsumed_tail or self._rest or self._file.read(_PIECE_BYTES)
+            self._rest = b""
+            if not compressed:
+                raise EOFError
+            if piece := inflate.decompress(compressed, _PIECE_BYTES):
+                yield piece
+        self._rest = inflate.unused_data

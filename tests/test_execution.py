@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,8 @@ from blocks.blobs import Blobs
 from blocks.folder import FolderStore
 from blocks.runtime import RuntimeUnavailable
 from blocks.store import StoreUnavailable
-from flows.batches.errors import PermanentError, TemplateError
+from flows.batches.errors import PermanentError, TemplateError, TimeIsUp
+from flows.batches.outputs import OutputError
 from flows.batches.steps import Outside
 from flows.execution import Limits
 from flows.step_cache import stored
@@ -87,6 +89,30 @@ def test_an_output_too_large_for_a_template_is_refused(
 
     with pytest.raises(PermanentError, match=r"a step's stdout of 11 bytes, and 10 is the most; let the step print"):
         bench.run(spec)
+
+
+def test_a_workspace_without_time_begins_no_step(bench: Workbench, runtime: FakeRuntime) -> None:
+    """However short the step would be."""
+    run = bench.open(spec_of("out x"), limits=Limits(workspace_seconds=0.01))
+    time.sleep(0.02)
+
+    with pytest.raises(TimeIsUp) as caught:
+        run.run_step(0)
+
+    failure = run.fail(caught.value)
+    assert failure.reason == "timed_out"
+    assert failure.message == "Timeout reached. Execution took longer than 10ms."
+    assert not runtime.ran
+
+
+def test_a_message_that_quotes_a_step_has_an_end(bench: Workbench, runtime: FakeRuntime) -> None:
+    number = "9" * 100_000
+    run = bench.open(spec_of("out x"))
+
+    failure = run.fail(OutputError("x", "json", f"cannot read {number}"))
+
+    assert "(... " in failure.message
+    assert len(failure.message) < 33_000
 
 
 def test_ignored_files_survive_a_resume(bench: Workbench, runtime: FakeRuntime) -> None:

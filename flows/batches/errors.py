@@ -5,6 +5,7 @@
     │   ├── SpecError             the batch spec has faults (all of them listed); exit code 2
     │   ├── TemplateError         a ${{ }} does not parse or cannot be evaluated
     │   ├── ResolutionError       `on` or `workspaces` cannot be answered (all reasons listed); exit code 2
+    │   ├── TimeIsUp              the workspace has taken all of its time
     │   ├── StepFailed            a step ended with a non-zero exit code, a timeout or out of memory
     │   └── ChangesetError        the changeset specs cannot be built
     ├── TemporaryError        the runtime, the store, the network: retried with backoff
@@ -29,6 +30,17 @@ class PermanentError(BatchError):
 
 class TemporaryError(BatchError):
     """Trying again later may work."""
+
+
+class TimeIsUp(PermanentError):
+    """The workspace has taken all of its time before its next step could begin. ``seconds``: how long it may take."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(seconds)
+        self.seconds = seconds
+
+    def __str__(self) -> str:
+        return f"the workspace took longer than {self.seconds:g} s"
 
 
 class Stopped(BatchError):
