@@ -609,7 +609,7 @@ def test_what_is_no_image_reference_never_reaches_the_engine(reference: str) -> 
 
 
 @pytest.mark.docker
-@pytest.mark.parametrize("place", ["/work/src", "/work/../proc", "/sys"])
+@pytest.mark.parametrize("place", ["/work/src", "/work/../proc", "/sys", "/etc/hosts", "/.batchwright/step"])
 def test_an_image_with_a_volume_in_the_workspace_is_refused(client: docker.APIClient, place: str) -> None:
     """The step would not see what is there, and its changes would be lost."""
     container = client.create_container(BUSYBOX, ["true"])["Id"]
@@ -619,6 +619,42 @@ def test_an_image_with_a_volume_in_the_workspace_is_refused(client: docker.APICl
     try:
         with pytest.raises(ImageRefused, match="has a volume at"):
             DockerRuntime().resolve_image(f"batchwright/test-volume:{name}")
+    finally:
+        client.remove_image(f"batchwright/test-volume:{name}")
+
+
+@pytest.mark.docker
+def test_the_volumes_of_an_image_are_as_the_engine_would_make_them(client: docker.APIClient, tmp_path: Path) -> None:
+    """However the image writes them, and not where a step's file is shown."""
+    container = client.create_container(BUSYBOX, ["true"])["Id"]
+    name = f"volumes-{uuid4().hex}"
+    changes = ["VOLUME data", "VOLUME /data/", "VOLUME /data", "VOLUME /note"]
+    client.commit(container, repository="batchwright/test-volume", tag=name, changes=changes)
+    client.remove_container(container)
+    (tmp_path / "note").write_text("noted\n")
+    try:
+        with Rig(tmp_path, DockerRuntime(network="none")) as rig:
+            ran = rig.run(
+                "cat /note; echo x > /data/x && cat /data/x",
+                image=f"batchwright/test-volume:{name}",
+                files=[ReadOnlyFile(tmp_path / "note", "/note")],
+            )
+        assert ran.stdout == b"noted\nx\n"
+        assert left_over(rig.runtime, rig.workspace) == []
+    finally:
+        client.remove_image(f"batchwright/test-volume:{name}")
+
+
+@pytest.mark.docker
+def test_an_image_whose_working_directory_is_a_file_is_refused(client: docker.APIClient) -> None:
+    container = client.create_container(BUSYBOX, ["true"])["Id"]
+    name = f"directory-{uuid4().hex}"
+    client.commit(container, repository="batchwright/test-volume", tag=name, conf={"WorkingDir": "/bin/busybox"})
+    client.remove_container(container)
+    try:
+        with pytest.raises(RuntimeTrouble, match="working directory that is a file") as caught:
+            DockerRuntime().resolve_image(f"batchwright/test-volume:{name}")
+        assert not caught.value.temporary
     finally:
         client.remove_image(f"batchwright/test-volume:{name}")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -100,3 +101,22 @@ def test_on_a_short_disk_less_is_kept(tmp_path: Path, seconds: float, left: list
         assert used.there() == left
     finally:
         subprocess.run(["umount", home], check=True)
+
+
+def test_many_may_remove_at_once(tmp_path: Path) -> None:
+    """Every worker looks when it starts."""
+    old = time.time() - KEPT_SECONDS - 60
+    for number in range(100):
+        copy = tmp_path / "mounts" / f"{number:064x}"
+        copy.mkdir(parents=True)
+        mirror = tmp_path / "mirrors" / f"{number}.git"
+        mirror.mkdir(parents=True)
+        mirror.with_suffix(".lock").touch()
+        for path in (copy, mirror.with_suffix(".lock")):
+            os.utime(path, (old, old))
+
+    with ThreadPoolExecutor(4) as pool:
+        for done in [pool.submit(remove_unused, tmp_path) for _ in range(4)]:
+            done.result()
+
+    assert not list(tmp_path.glob("*/*"))
