@@ -130,7 +130,7 @@ class Mirror:
 
     def fetch(self, commit: str) -> None:
         """Have everything of one commit, without its history. Raises GitError."""
-        with suppress(FileNotFoundError):
+        with suppress(OSError):  # what is wrong with the folder is told by who needs it
             os.utime(self._lock)  # its time is that of the last use
         if self._has(commit):
             return
