@@ -11,6 +11,7 @@ import stat
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock, Thread
@@ -50,21 +51,18 @@ def unnamed_bytes(processes: Iterable[int]) -> int:
     """The room that files take which these processes have open, and which have no name any more."""
     found = {}
     for process in processes:
-        try:
-            for fd in os.scandir(f"/proc/{process}/fd"):
-                status = os.stat(fd.path)
-                if stat.S_ISREG(status.st_mode) and not status.st_nlink:
-                    found[status.st_dev, status.st_ino] = status.st_blocks * 512
-        except OSError:  # it has ended, or is not ours to look at
-            continue
+        folder = f"/proc/{process}/fd"
+        with suppress(OSError):  # it has ended, or is not ours to look at
+            for name in os.listdir(folder):
+                with suppress(OSError):  # it is closed again
+                    status = os.stat(f"{folder}/{name}")
+                    if stat.S_ISREG(status.st_mode) and not status.st_nlink:
+                        found[status.st_dev, status.st_ino] = status.st_blocks * 512
     return sum(found.values())
 
 
 class DiskUser:
-    """Somebody who writes to a disk, beside others in this process. Use as a context manager.
-
-    ``written_bytes`` must not raise.
-    """
+    """Somebody who writes to a disk, beside others in this process. Use as a context manager."""
 
     def __init__(self, folder: Path, written_bytes: Callable[[], int]) -> None:
         """``folder`` is on the disk. ``written_bytes`` tells what is there because of this one; may take a while."""
@@ -119,11 +117,14 @@ class _Users:
 
     def choose(self, users: Sequence[DiskUser]) -> None:
         """Choose the one of the ``users`` that wrote the most."""
-        most = max(users, key=lambda one: one._written_bytes())
-        with self.lock:
-            self.is_choosing = False
-            if most in self.all:  # else it has just ended by itself
-                self.chosen = most
+        most: DiskUser | None = None
+        try:
+            most = max(users, key=lambda one: one._written_bytes())
+        finally:
+            with self.lock:
+                self.is_choosing = False
+                if most in self.all:  # else it has just ended by itself
+                    self.chosen = most
 
 
 _USERS: dict[int, _Users] = {}

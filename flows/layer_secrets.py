@@ -38,12 +38,13 @@ def _secret_in(masker: Masker, one: Found, folder: Folder) -> str | None:
         return masker.find(folder.readlink(one.path))
     if one.kind == "file":
         with open(folder.open(one.path), "rb") as file:
-            content: object = file
+            if found := find_in_stream(masker, file):
+                return found
+            file.seek(0)
             if _LOOSE_OBJECT.search(one.path):
-                content = _Inflated(file)
-            elif _PACK.search(one.path):
-                content = _Pack(file)
-            return find_in_stream(masker, cast("BinaryIO", content))
+                return find_in_stream(masker, cast("BinaryIO", _Inflated(file)))
+            if _PACK.search(one.path):
+                return find_in_stream(masker, cast("BinaryIO", _Pack(file)))
     return None
 
 

@@ -1208,10 +1208,12 @@ def test_a_secret_in_the_diff_stops_the_workspace(host: Host, leak: str) -> None
         'git config user.password "$TOKEN"',
         'mkdir -p ignored; mkfifo "ignored/$NAME"',
         'echo "$TOKEN" > f; git hash-object -w f; rm f',
+        'mkdir -p .git/objects/aa; echo "$TOKEN" > .git/objects/aa/$(printf %038d 0)',
+        'echo "$TOKEN" > .git/objects/pack/x',
         'git config user.email a; git config user.name a; echo "$TOKEN" > f; git add f; git commit -qm x;'
         " seq 9999 > g; cat f >> g; git add g; git commit -qm y; git rm -q f g; git commit -qm z; git repack -adq",
     ],
-    ids=["file", "name", "link", "git", "pipe", "object", "pack"],
+    ids=["file", "name", "link", "git", "pipe", "object", "no object", "no pack", "pack"],
 )
 def test_a_secret_in_what_is_not_published_is_not_kept_either(host: Host, hide: str) -> None:
     run = host.run(
