@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from errno import ENOSPC
 from functools import cache
 from pathlib import Path
-from subprocess import PIPE, Popen, TimeoutExpired, run
+from subprocess import PIPE, Popen, run
 from threading import Event, Thread
 from types import TracebackType
 from typing import IO, NamedTuple, cast
@@ -41,8 +41,6 @@ _TICK_SECONDS = 0.2
 """How soon a cancel or a full disk is noticed."""
 _PIECE_BYTES = 1 << 16
 _LONGEST_RECORD_BYTES = 1 << 20
-_LOOK_AFTER_BYTES = 16 << 20
-"""How much is written between two looks at the disk."""
 
 _CONFIG = Path(__file__).with_name("gitconfig")
 
@@ -165,10 +163,6 @@ class Bounds:
                     most = most if hard == resource.RLIM_INFINITY else min(most, hard)
                     resource.prlimit(pid, what, (most, most))
 
-    def check_disk(self) -> None:
-        if is_nearly_full(self.disk, 0.5):  # a step that filled it is ended before
-            raise OSError(ENOSPC, os.strerror(ENOSPC), str(self.disk))
-
 
 class TreeEntry(NamedTuple):
     """One entry of a tree object: ``mode`` as git writes it (b"100644", b"40000", ...), ``oid`` in hexadecimal."""
@@ -212,8 +206,11 @@ def git(
         extra["GIT_INDEX_FILE"] = str(index)
     masker = Masker(secrets or {})
     shown = tuple(_scrub(os.fsdecode(arg), masker) for arg in args)
-    with _process(command, shown, cwd=cwd, env=extra, umask=umask, pass_fds=pass_fds, bounds=bounds) as process:
-        stdout, stderr = _outputs(process, shown, stdin, timeout_seconds, cancel, bounds)
+    with (
+        _process(command, shown, cwd=cwd, env=extra, umask=umask, pass_fds=pass_fds, bounds=bounds) as process,
+        _Watchdog(process, shown, timeout_seconds, cancel, bounds),
+    ):
+        stdout, stderr = process.communicate(stdin)
     if process.returncode not in expected:
         raise _error(shown, process.returncode, _scrub(stderr.decode("utf-8", "replace").strip(), masker))
     return stdout
@@ -258,15 +255,24 @@ def records(
 
 
 class _Watchdog(Thread):
-    """Ends a process of git when its time is over, or ``cancel`` is set. A context manager, which raises then."""
+    """Ends a process of git when its time is over, ``cancel`` is set, or the disk of its ``bounds`` is nearly full.
+
+    A context manager, which raises then: GitTooSlow, Stopped, OSError.
+    """
 
     def __init__(
-        self, process: Popen[bytes], shown: tuple[str, ...], seconds: float, cancel: Event | None = None
+        self,
+        process: Popen[bytes],
+        shown: tuple[str, ...],
+        seconds: float,
+        cancel: Event | None = None,
+        bounds: Bounds | None = None,
     ) -> None:
         super().__init__(name="git-watchdog", daemon=True)
-        self._process, self._shown, self._seconds, self._cancel = process, shown, seconds, cancel
+        self._process, self._shown, self._seconds = process, shown, seconds
+        self._cancel, self._bounds = cancel, bounds
         self._done = Event()
-        self._reason: BatchError | None = None
+        self._reason: Exception | None = None
 
     def __enter__(self) -> _Watchdog:
         self.start()
@@ -283,6 +289,10 @@ class _Watchdog(Thread):
         while not self._done.wait(min(_TICK_SECONDS, max(0.0, deadline - time.monotonic()))):
             if self._cancel is not None and self._cancel.is_set():
                 self._reason = Stopped()
+            elif self._bounds is not None and is_nearly_full(
+                self._bounds.disk, 0.5
+            ):  # a step that filled it went before
+                self._reason = OSError(ENOSPC, os.strerror(ENOSPC), str(self._bounds.disk))
             elif time.monotonic() >= deadline:
                 self._reason = GitTooSlow(self._shown, None, f"it did not end within {self._seconds:g} s")
             if self._reason is not None:
@@ -378,7 +388,7 @@ class TreeDiffer:
         mark = f"end-{uuid4().hex}\n".encode()
         stdin, stdout = _pipe(self._process.stdin), _pipe(self._process.stdout)
         try:
-            with _Watchdog(self._process, self._args, DEFAULT_TIMEOUT_SECONDS, self._cancel):
+            with _Watchdog(self._process, self._args, DEFAULT_TIMEOUT_SECONDS, self._cancel, self._bounds):
                 with suppress(BrokenPipeError):  # it has ended: so has its output
                     stdin.write(f"{old} {new}\n".encode() + mark)
                     stdin.flush()
@@ -392,17 +402,13 @@ class TreeDiffer:
 
     def _copy(self, stdout: IO[bytes], out: IO[bytes], mark: bytes) -> bool:
         """Copy the lines before ``mark``; whether it came."""
-        written = looked_at = 0
-        most = self._bounds.file_bytes
+        written, most = 0, self._bounds.file_bytes
         for line in stdout:
             if line == mark:
                 return True
             written += out.write(line)
             if most is not None and written > most:
                 raise GitTooLarge(self._args, None, f"it writes more than {most:,} bytes")
-            if written - looked_at > _LOOK_AFTER_BYTES:
-                self._bounds.check_disk()
-                looked_at = written
         return False
 
 
@@ -489,31 +495,6 @@ def _process(
 def _kill(process: Popen[bytes]) -> None:
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-
-
-def _outputs(
-    process: Popen[bytes],
-    shown: tuple[str, ...],
-    stdin: bytes,
-    timeout_seconds: float,
-    cancel: Event | None,
-    bounds: Bounds | None,
-) -> tuple[bytes, bytes]:
-    """All that the command writes. Raises Stopped, GitUnavailable when the time is over, OSError for a full disk."""
-    deadline = time.monotonic() + timeout_seconds
-    waits = cancel is None and bounds is None
-    while True:
-        left = max(0.0, deadline - time.monotonic())
-        try:
-            return process.communicate(stdin, timeout=left if waits else min(left, _TICK_SECONDS))
-        except TimeoutExpired as error:
-            if cancel is not None and cancel.is_set():
-                raise Stopped from error
-            if bounds is not None:
-                bounds.check_disk()
-            if time.monotonic() >= deadline:
-                raise GitTooSlow(shown, None, f"it did not end within {timeout_seconds:g} s") from error
-            stdin = b""  # communicate() has it, and sends the rest
 
 
 def _pipe(stream: IO[bytes] | None) -> IO[bytes]:

@@ -23,7 +23,7 @@ from .access import access
 from .batches.errors import PermanentError, Stopped
 from .gitcommand import MOST_LISTED_BYTES, GitFailed, git, records
 from .locks import FileLock
-from .scratch import scratch_folder
+from .scratch import discard_unused, scratch_folder
 
 log = logging.getLogger(__name__)
 
@@ -277,14 +277,10 @@ def prune_mirrors(folder: Path, *, older_than_seconds: float) -> int:
         lock = FileLock(git_dir.with_suffix(_LOCK))
         if not lock.try_take():
             continue
+
         try:
-            if lock.path.stat().st_mtime < unused_since and git_dir.exists():
-                with scratch_folder(folder) as scratch:
-                    git_dir.rename(scratch / git_dir.name)
-                    if lock.path.stat().st_mtime >= unused_since:  # just now somebody asked, and was told it is there
-                        (scratch / git_dir.name).rename(git_dir)
-                        continue
-                    count += 1
+            if git_dir.exists():
+                count += discard_unused(git_dir, unused_since, lock.path)
             if not git_dir.exists():
                 lock.remove()
         finally:

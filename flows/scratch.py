@@ -28,6 +28,22 @@ def scratch_folder(parent: Path) -> Iterator[Path]:
         os.close(lock)
 
 
+def discard_unused(path: Path, since: float, noted_at: Path | None = None) -> bool:
+    """Remove a folder that nobody used ``since`` then (seconds since 1970); returns whether it is gone.
+
+    The time of ``noted_at``, else its own, is that of its last use. Who notes one just now keeps it: the time is looked
+    at again once the folder is out of everybody's way. Raises FileNotFoundError if it is gone already.
+    """
+    if (noted_at or path).stat().st_mtime >= since:
+        return False
+    with scratch_folder(path.parent) as scratch:
+        moved = path.rename(scratch / path.name)
+        if (noted_at or moved).stat().st_mtime < since:
+            return True
+        moved.rename(path)
+        return False
+
+
 def sweep(parent: Path) -> None:
     """Remove the scratch folders in ``parent`` that killed processes left."""
     for path in parent.glob(f"{_PREFIX}*"):

@@ -19,7 +19,7 @@ from pathlib import Path
 from blocks.runtime import ReadOnlyFile
 
 from .batches.spec import BatchSpec
-from .scratch import scratch_folder
+from .scratch import discard_unused, scratch_folder
 
 SCRIPT_TARGET = "/.batchwright/step"
 """Where the container finds its script: outside the workspace, in a folder that no image has."""
@@ -80,14 +80,8 @@ def prune_mounts(folder: Path, *, older_than_seconds: float) -> int:
     unused_since, count = time.time() - older_than_seconds, 0
     for copy in folder.glob("*"):
         with suppress(FileNotFoundError):  # another process may prune, too
-            if not re.fullmatch("[0-9a-f]{64}", copy.name) or copy.stat().st_mtime >= unused_since:
-                continue
-            with scratch_folder(folder) as scratch:
-                moved = copy.rename(scratch / copy.name)
-                if moved.stat().st_mtime >= unused_since:  # just now somebody took it
-                    moved.rename(copy)
-                    continue
-                count += 1
+            if re.fullmatch("[0-9a-f]{64}", copy.name):
+                count += discard_unused(copy, unused_since)
     return count
 
 

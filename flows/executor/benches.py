@@ -14,7 +14,6 @@ from blocks.store import ArtifactStore
 
 from ..batches.execution_input import ExecutionInput
 from ..checkout import Checkouts
-from ..leftovers import remove_unused
 from ..shares import mount_sources
 from ..staging import stage_mounts
 from ..step_runs import Bench
@@ -37,7 +36,6 @@ def open_bench(
     place: Place, run_id: str, given: ExecutionInput, git_dir: Path, files: Path | None, cancel: Event
 ) -> Iterator[Bench]:
     """The bench for the workspace of ``given``, whose commit is in ``git_dir``. Raises MountError."""
-    remove_unused(place.home)
     with Checkouts(place.home / "checkouts") as checkouts:
         yield Bench(
             run_id=run_id,

@@ -31,6 +31,7 @@ from ..batches.results import Failure, StepResult
 from ..batches.steps import Outside
 from ..execution import Limits
 from ..failures import failure_of_error, go_duration, is_temporary
+from ..leftovers import remove_unused
 from ..mirror import Mirror
 from ..scratch import scratch_folder
 from ..step_cache import StepCache
@@ -185,6 +186,7 @@ class JobRun:
         )
         place = Place(self._workshop.home, self._workshop.store, runtime)
         run_id = f"job-{job.id}-{uuid4().hex[:8]}"
+        remove_unused(place.home)  # an executor lives for months
         bench = self._stack.enter_context(open_bench(place, run_id, given, git_dir, folder, self.stopping.cancel))
         self._input = InputRun(given, bench, StepCache(Blobs(self._workshop.store)), conditions, story)
         self._stack.callback(self._input.close)
